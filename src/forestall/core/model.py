@@ -1,0 +1,187 @@
+"""Values that pass between the kernel readers, the policy and the effects.
+
+One unit per dimension, named last: memory in ``_bytes``, time in ``_ns`` of
+CLOCK_MONOTONIC, PSI stalls in ``_us`` as the kernel counts them, shares in
+``_share`` from 0.0 to 1.0. ``None`` means the kernel did not say; zero means
+zero. Measured values are never adjusted: what is derived has its own name.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from forestall.core.value import value
+
+
+@value
+class ProcessId:
+    """A process, named so that a recycled PID cannot be mistaken for it."""
+
+    pid: int
+    start_ticks: int
+    """Field 22 of /proc/PID/stat, in clock ticks since boot."""
+
+
+@value
+class Memory:
+    """Memory of the machine, or of the container that confines us, at one moment."""
+
+    total_bytes: int
+    available_bytes: int
+    """What can be handed out without swapping; the ZFS cache above its minimum counts."""
+    swap_total_bytes: int
+    swap_free_bytes: int
+    """Free swap as the kernel counts it: pages, whatever they will cost in zram."""
+    swap_usable_bytes: int
+    """What the free swap is really worth: zram priced at what its pages cost in RAM."""
+    shmem_bytes: int | None = None
+    """tmpfs, memfd and shared anonymous memory; no process's end need free it."""
+
+    @property
+    def available_share(self) -> float:
+        """Share of memory that can be handed out without swapping."""
+        return self.available_bytes / self.total_bytes
+
+    @property
+    def used_share(self) -> float:
+        """Share of memory in use, as the seeds count it: 1 - available / total."""
+        return 1.0 - self.available_bytes / self.total_bytes
+
+    @property
+    def swap_used_bytes(self) -> int:
+        """Swap in use."""
+        return self.swap_total_bytes - self.swap_free_bytes
+
+
+@value
+class Pressure:
+    """Time lost to memory since boot (PSI ``total``); two readings make a rate."""
+
+    some_us: int
+    full_us: int
+
+
+@value
+class Activity:
+    """Counters of /proc/vmstat since boot; dear to read, so read seldom in calm."""
+
+    oom_kill: int | None
+    swap_in_pages: int
+    swap_out_pages: int
+    refault_anon_pages: int | None
+    refault_file_pages: int | None
+    major_faults: int
+    scan_direct_pages: int | None
+
+
+@value
+class Holdings:
+    """Where memory is when processes do not explain it, from /proc/meminfo."""
+
+    anon_bytes: int
+    file_bytes: int
+    """Page cache without shmem."""
+    shmem_bytes: int
+    slab_unreclaimable_bytes: int
+    page_tables_bytes: int
+    hugetlb_bytes: int
+    unevictable_bytes: int
+    zram_bytes: int = 0
+    """RAM that zram devices hold for the pages swapped into them."""
+
+
+class Standing(Enum):
+    """How far a rule, or its nature, protects a process; the order decides before amounts."""
+
+    NEVER = "never"
+    AVOID = "avoid"
+    NORMAL = "normal"
+    PREFER = "prefer"
+
+
+class Role(Enum):
+    """What a process holds together; ending one would take a whole session with it."""
+
+    NONE = ""
+    SESSION = "session"
+    """Login shells, terminal multiplexers, sshd, compositors, user managers: never climbed to."""
+
+
+@value
+class Row:
+    """What the ranking may know of one process.
+
+    Built by the hundred while memory is short, hence a tuple.
+    """
+
+    id: ProcessId
+    parent_pid: int
+    group_id: int
+    """Process group."""
+    session_id: int
+    comm: str
+    state: str
+    """One letter of /proc/PID/stat: R S D Z T I."""
+    uid: int
+    oom_score_adj: int
+    anon_bytes: int
+    """Private anonymous memory in RAM."""
+    swap_bytes: int
+    shared_bytes: int
+    """Shared anonymous memory that goes when this process goes: memfd, unlinked tmpfs files."""
+    major_faults: int
+    """Page faults that waited for a disk, since the process began."""
+    standing: Standing
+    rule: str
+    """Which rule gave the standing; empty where none did."""
+    role: Role
+    cgroup: str
+    """Path in the v2 hierarchy, or in the v1 memory hierarchy; empty if unknown."""
+    age_ns: int
+    """How long it had lived when the survey saw it."""
+
+    @property
+    def footprint_bytes(self) -> int:
+        """What ending this process frees."""
+        return self.anon_bytes + self.swap_bytes + self.shared_bytes
+
+
+class Force(Enum):
+    """How firmly to end a process."""
+
+    TERM = "SIGTERM"
+    KILL = "SIGKILL"
+
+
+class Level(Enum):
+    """How full memory is; the seeds' four names."""
+
+    NORMAL = "normal"
+    LOW = "low"
+    MEDIUM = "medium"
+    CRITICAL = "critical"
+
+    @property
+    def rank(self) -> int:
+        """Order of severity, 0 to 3."""
+        return _LEVEL_RANK[self]
+
+
+_LEVEL_RANK = {Level.NORMAL: 0, Level.LOW: 1, Level.MEDIUM: 2, Level.CRITICAL: 3}
+
+
+class Stage(Enum):
+    """What a trigger asks for, mildest first."""
+
+    WARN = "warn"
+    RELIEVE = "relieve"
+    TERMINATE = "terminate"
+    KILL = "kill"
+
+    @property
+    def rank(self) -> int:
+        """Order of severity, 0 to 3."""
+        return _STAGE_RANK[self]
+
+
+_STAGE_RANK = {Stage.WARN: 0, Stage.RELIEVE: 1, Stage.TERMINATE: 2, Stage.KILL: 3}
