@@ -53,7 +53,7 @@ def value(cls: type[T]) -> type[T]:
     """
     fields = tuple(cls.__annotations__)
     defaults = [cls.__dict__[name] for name in fields if name in cls.__dict__]
-    base = namedtuple(cls.__name__, fields, defaults=defaults)  # type: ignore[misc]  # noqa: PYI024
+    base = namedtuple(cls.__name__, fields, defaults=defaults)  # type: ignore[misc]
     body: dict[str, Any] = {
         name: member
         for name, member in cls.__dict__.items()
@@ -65,11 +65,11 @@ def value(cls: type[T]) -> type[T]:
 
 def replace(original: T, **changes: object) -> T:
     """Return a copy of a value with some fields changed."""
-    copy: T = original._replace(**changes)  # type: ignore[attr-defined]  # noqa: SLF001
+    copy: T = original._replace(**changes)  # type: ignore[attr-defined]
     return copy
 
 
 def fields_of(cls: type) -> tuple[str, ...]:
     """Name the fields of a value class, in order; used by the recorder's codec."""
-    names: tuple[str, ...] = cls._fields  # type: ignore[attr-defined]  # noqa: SLF001
+    names: tuple[str, ...] = cls._fields  # type: ignore[attr-defined]
     return names
