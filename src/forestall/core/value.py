@@ -32,12 +32,12 @@ class _Value:
     __slots__ = ()
 
     def __eq__(self, other: object) -> bool:
-        return self.__class__ is other.__class__ and tuple.__eq__(self, other)  # type: ignore[arg-type]
+        return self.__class__ is other.__class__ and tuple.__eq__(self, other)  # type: ignore[operator]
 
     def __ne__(self, other: object) -> bool:
-        return self.__class__ is not other.__class__ or tuple.__ne__(self, other)  # type: ignore[arg-type]
+        return self.__class__ is not other.__class__ or tuple.__ne__(self, other)
 
-    __hash__ = tuple.__hash__  # type: ignore[assignment]
+    __hash__ = tuple.__hash__
 
     def __bool__(self) -> bool:
         return True
@@ -60,7 +60,7 @@ def value(cls: type[T]) -> type[T]:
         if name not in fields and name not in {"__dict__", "__weakref__"}
     }
     body["__slots__"] = ()
-    return type(cls.__name__, (_Value, base), body)  # type: ignore[return-value]
+    return type(cls.__name__, (_Value, base), body)
 
 
 def replace(original: T, **changes: object) -> T:
