@@ -198,8 +198,10 @@ def duration_text(duration_ns: float) -> str:
     whole_ns = int(duration_ns)
     if SECOND <= whole_ns < 1000 * SECOND and whole_ns % SECOND and whole_ns % MS == 0:
         return f"{whole_ns / SECOND:.6g}s"
+    if not whole_ns:
+        return "0s"
     for unit in ("h", "min", "s", "ms", "us"):
-        if whole_ns and whole_ns % _TIME_UNITS[unit] == 0:
+        if whole_ns % _TIME_UNITS[unit] == 0:
             return f"{whole_ns // _TIME_UNITS[unit]}{unit}"
     return f"{whole_ns}ns"
 
