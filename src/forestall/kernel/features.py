@@ -14,12 +14,13 @@ from forestall.core.value import TYPE_CHECKING, value
 from forestall.kernel import libc
 from forestall.kernel.errors import KernelFormatError
 from forestall.kernel.files import read_whole
+from forestall.kernel.mounts import mounts_of
 from forestall.kernel.parse import parse_pressure, parse_swaps
 from forestall.kernel.parse_process import parse_cgroup, parse_status
 from forestall.kernel.pressure import open_trigger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from forestall.kernel.mounts import Mount
 
 SHORT_WINDOW_US = 1_000_000
 
@@ -72,23 +73,10 @@ class Features:
     """Huge pages for anonymous memory: ``always``, ``madvise``, ``never``; empty if unknown."""
 
 
-@value
-class Mount:
-    """One line of /proc/self/mountinfo."""
-
-    id: int
-    device: str
-    """Major and minor number, as "0:25"."""
-    path: str
-    kind: str
-    options: str
-    """Of the mount and of the file system, joined by a comma."""
-
-
 def find_features(root: str = "/") -> Features:
     """Try everything once; takes a few milliseconds and is meant for the start."""
     base = root.rstrip("/")
-    mounts = tuple(mounts_of(_text(f"{base}/proc/self/mountinfo")))
+    mounts = tuple(mounts_of(_bytes(f"{base}/proc/self/mountinfo")))
     cgroup_mount = next((mount.path for mount in mounts if mount.kind == "cgroup2"), "")
     own_cgroup = _own_cgroup(base)
     kinds = _swap_kinds(base)
@@ -119,32 +107,15 @@ def find_features(root: str = "/") -> Features:
     )
 
 
-def mounts_of(text: str) -> Iterator[Mount]:
-    """Read the lines of /proc/self/mountinfo; a line that makes no sense is left out.
-
-    Source: proc(5). Optional fields end with a single hyphen, then come type and source.
-    Blanks in paths come as octal escapes.
-    """
-    for line in text.splitlines():
-        before, _, after = line.partition(" - ")
-        head, tail = before.split(" "), after.split(" ")
-        if len(head) < 6 or len(tail) < 3 or not head[0].isdigit():
-            continue
-        options = f"{head[5]},{tail[2]}"
-        yield Mount(int(head[0]), head[2], _unescape(head[4]), tail[0], options)
-
-
-def _unescape(path: str) -> str:
-    for escape, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        path = path.replace(escape, character)
-    return path
-
-
 def _text(path: str) -> str:
+    return _bytes(path).decode("utf-8", "surrogateescape")
+
+
+def _bytes(path: str) -> bytes:
     try:
-        return read_whole(path).decode("utf-8", "surrogateescape")
+        return read_whole(path)
     except (OSError, KernelFormatError):
-        return ""
+        return b""
 
 
 def _own_cgroup(base: str) -> str:
