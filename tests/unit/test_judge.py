@@ -174,7 +174,7 @@ def test_a_leak_slower_than_a_filling_database_cache_still_goes_first():
 
 
 def test_a_hog_with_inherited_immunity_goes_when_the_growth_is_its_own():
-    """Inherited from a service, oom_score_adj -1000 makes the kernel panic first (systemd#41372)."""
+    """Inherited from a service, oom_score_adj -1000 lets the kernel panic first (systemd#41372)."""
 
     def rows(grown):
         hog = row(

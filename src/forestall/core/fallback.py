@@ -27,7 +27,11 @@ def is_short(state: State) -> bool:
     return memory is not None and memory.available_share < 2 * SHORT_SHARE
 
 
-def step(state: State, event: Event, _rules: Rules) -> tuple[State, tuple[Request, ...]]:
+def step(
+    state: State,
+    event: Event,
+    rules: Rules,  # noqa: ARG001 - the shape of a policy
+) -> tuple[State, tuple[Request, ...]]:
     """Advance by one event, knowing next to nothing."""
     match state.hunt, event:
         case Calm(), Sampled(now_ns, memory):

@@ -16,7 +16,7 @@ from forestall import __version__
 from forestall.control.server import Server
 from forestall.core.codec import decode
 from forestall.core.events import Declined, End, Relieved, Sampled, Tell
-from forestall.core.model import Level
+from forestall.core.model import Force, ProcessId
 from forestall.core.rules import Options, Rules
 from forestall.core.sentence import plain
 from forestall.core.standing import Matcher
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import socket
     from typing import Any
 
-    from forestall.core.events import Event, Relieve, Request, Surveyed
+    from forestall.core.events import Event, Relieve, Surveyed
     from forestall.core.state import State
 
 STALL_US = 70_000
@@ -140,6 +140,8 @@ class Guard:
         return ProcessTable(
             matcher=Matcher(rules.victim_rules),
             own_pid=os.getpid(),
+            page_bytes=os.sysconf("SC_PAGE_SIZE"),
+            clk_tck=os.sysconf("SC_CLK_TCK"),
             only_uid=self._options.only_uid,
         )
 
@@ -157,6 +159,7 @@ class Guard:
         self._relief_tried_ns = now_ns()
         try:
             self._hand.start()
+            self._table.shield({self._hand.pid})
         except OSError as error:
             self._lack(f"relief could not be started ({os.strerror(error.errno or 0)})")
 
@@ -337,7 +340,11 @@ class Guard:
         swap_used = memory is not None and memory.swap_used_bytes > 0
         warm = isinstance(state.hunt, Calm)
         return self._table.survey(
-            now_ns, swap_used=swap_used, warm=warm, shared=shared, holdings=self._sampler.holdings
+            now_ns,
+            swap_used=swap_used,
+            warm=warm,
+            shared=shared,
+            holdings=self._sampler.holdings(),
         )
 
     def _perform(self, request: End, moment_ns: int) -> list[Event]:
@@ -385,7 +392,10 @@ class Guard:
         self._lacks.append(sentence)
 
     def _adopt(self, rules: Rules) -> None:
-        self._table = self._processes(rules)  # raises before anything is changed
+        table = self._processes(rules)  # raises before anything is changed
+        table.shield({self._hand.pid})
+        self._table.close()
+        self._table = table
         self._ring.rules = rules
         self._loop.adopt(rules)
         self._say("reload", f"new rules are in force: {len(rules.triggers)} triggers")
@@ -464,9 +474,7 @@ def _relief_event(message: dict[str, Any], moment_ns: int) -> Event | None:
     return None
 
 
-def _rehearsal(own: Any) -> End:  # noqa: ANN401 - a ProcessId
-    from forestall.core.model import Force  # noqa: PLC0415
-
+def _rehearsal(own: ProcessId) -> End:
     return End((own,), Force.TERM, "rehearsal", "forestall", 0)
 
 
@@ -475,6 +483,3 @@ def _cgroup2_root() -> str:
         if os.path.exists(f"{root}/cgroup.controllers"):
             return root
     return ""
-
-
-__all__ = ["Guard", "Level", "Request", "take_over"]

@@ -64,7 +64,7 @@ def knock() -> str | None:
     except OSError:
         return None  # gone meanwhile
     try:
-        signal.pidfd_send_signal(pidfd, 0)  # type: ignore[arg-type]
+        signal.pidfd_send_signal(pidfd, 0)
     except ProcessLookupError:
         return None
     except OSError as error:
