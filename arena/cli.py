@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from arena import host, image, results, shell, summary
+from arena import table as tables
 from arena.errors import ArenaError, HostError
 from arena.guards import GUARDS
 from arena.runner import Arena
@@ -102,7 +103,7 @@ def shell_command(  # noqa: PLR0913, PLR0917 - one parameter per option
 
 
 def _open(suite: str) -> Arena:
-    return Arena.open(suite, host.cache_folder(), host.lock_path(), lambda line: click.echo(line))
+    return Arena.open(suite, host.cache_folder(), host.lock_path(), click.echo)
 
 
 @root.command("list")
@@ -211,7 +212,7 @@ def all_command(
 @root.command()
 def table() -> None:
     """Write the table and plots of docs/arena.md from the stored results."""
-    for path in summary.write_docs():
+    for path in tables.write():
         click.echo(path)
 
 

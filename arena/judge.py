@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from arena.digest import Death, Run
+    from arena.digest import Run
     from arena.scenario import Scenario
 
 DEADLOCK = "System is deadlocked on memory"
@@ -83,22 +83,30 @@ def _who_should_have_died(scenario: Scenario, run: Run, hand: str | None) -> lis
     return reasons
 
 
-def _who_should_have_lived(scenario: Scenario, run: Run) -> list[str]:
-    reasons = []
+def bystanders(scenario: Scenario, run: Run) -> dict[str, str]:
+    """Name everyone who died though nobody allowed it, with a sentence each.
+
+    Strangers (processes no actor started) go by their program's name.
+    """
+    found: dict[str, str] = {}
     allowed = {*scenario.must_die, *scenario.may_die}
-    killed: dict[str, Death] = {}
     for death in run.deaths:
         name = death.role or death.program
-        if (not death.role or death.role not in allowed) and name not in killed:
-            killed[name] = death
-    for name, death in killed.items():
-        reasons.append(f"{name} died by {_whom(death.by)} at {death.at_s} s")
+        if not death.role or death.role not in allowed:
+            found.setdefault(name, f"{name} died by {_whom(death.by)} at {death.at_s} s")
     for role in scenario.must_live:
-        count = run.roles[role]
-        if role not in killed and count.killed:
-            reasons.append(f"{role} was killed ({count.killed} of {count.started})")
-        elif role not in killed and not count.live and count.failed:
-            reasons.append(f"{role} broke down")
+        count = run.roles.get(role)
+        if count is None or role in found:
+            continue
+        if count.killed:
+            found[role] = f"{role} was killed ({count.killed} of {count.started})"
+        elif not count.live and count.failed:
+            found[role] = f"{role} broke down"
+    return found
+
+
+def _who_should_have_lived(scenario: Scenario, run: Run) -> list[str]:
+    reasons = list(bystanders(scenario, run).values())
     if run.cost.restarted:
         reasons.append("the guard itself died or was restarted")
     return reasons

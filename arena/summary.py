@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,7 +29,3 @@ def line(result: Result, verdict: Verdict) -> str:
     if verdict.reasons:
         text += "\n     " + "; ".join(verdict.reasons)
     return text
-
-
-def write_docs() -> list[Path]:
-    return []
