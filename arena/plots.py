@@ -60,6 +60,10 @@ def _legend(guards: Sequence[str], y: float) -> list[str]:
     return parts
 
 
+def _span(ms: int) -> str:
+    return f"{ms} ms" if ms < 1000 else f"{ms // 1000} s"
+
+
 def _stall_x(stall_ms: float) -> float:
     clamped = min(max(stall_ms, _LOW_MS), _HIGH_MS)
     share = math.log10(clamped / _LOW_MS) / math.log10(_HIGH_MS / _LOW_MS)
@@ -78,9 +82,7 @@ def stalls(sheet: Sheet, scenarios: Sequence[str], guards: Sequence[str]) -> str
         x = _stall_x(mark)
         parts += [
             _line(x, _TOP - 8, x, height - 20),
-            _text(
-                x, height - 6, f"{mark} ms" if mark < 1000 else f"{mark // 1000} s", anchor="middle"
-            ),
+            _text(x, height - 6, _span(mark), anchor="middle"),
         ]
     for row, name in enumerate(shown):
         y = _TOP + row * _ROW
@@ -134,16 +136,13 @@ def memory(cells: Mapping[str, Cell], title: str) -> str:
     ]
     for index, (guard, run) in enumerate(runs.items()):
         points = " ".join("{:g},{:g}".format(*at(*point)) for point in run.series)
-        parts.append(
-            f'<polyline points="{points}" fill="none" stroke="{COLOURS[guard]}" stroke-width="1.5"/>'
-        )
+        stroke = f'fill="none" stroke="{COLOURS[guard]}" stroke-width="1.5"'
+        parts.append(f'<polyline points="{points}" {stroke}/>')
         for death in run.deaths[:20]:
             x, _ = at(min(death.at_s, span), 0)
             y = top + 8 + index * 10
             words = f"{guard}: {death.role or death.program} by {death.by}"
-            parts.append(
-                f'<path d="M{x - 3:g} {y - 3:g}l6 6m0-6l-6 6" stroke="{COLOURS[guard]}" '
-                f'stroke-width="1.5"><title>{escape(words)}</title></path>'
-            )
+            cross = f"M{x - 3:g} {y - 3:g}l6 6m0-6l-6 6"
+            parts.append(f'<path d="{cross}" {stroke}><title>{escape(words)}</title></path>')
     parts += _legend(list(runs), 16)
     return _document(width, height, parts, title)
