@@ -58,7 +58,7 @@ CASTS: dict[str, tuple[Program, ...]] = {
     "database": _cast(
         "postgres -D /var/lib/postgresql/15/main", "mysqld --user=mysql", "mongod --config m.conf"
     ),
-    "helper": _cast("pipewire", "wireplumber", "gvfsd-metadata", "xdg-permission-store"),
+    "helper": _cast("pipewire", "wireplumber", "gvfsd-metadata", "gvfsd-trash"),
     "cron": _cast("cron-report --daily", "backup-agent --run", "logship --once"),
     "tmux": _real("/usr/bin/tmux", "tmux new-session -d -s main bash --norc"),
     "keys": _real("/usr/bin/tmux", "tmux send-keys -t main build Enter"),

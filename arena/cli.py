@@ -139,6 +139,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         result = arena.run(SCENARIOS[scenario], GUARDS[guard], number, seed)
         if keep:
             results.add(result)
+            tables.write()
         verdict = result.judged(SCENARIOS[scenario])
         click.echo(summary.line(result, verdict))
         click.echo(f"  raw: {arena.folder_of(scenario, guard, number)}")
@@ -204,6 +205,7 @@ def all_command(
         result = arena.run(case, guard_, number)
         if result.run.complete or result.run.panic:
             results.add(result)
+            tables.write()
         verdict = result.judged(case)
         click.echo(f"[{position}/{len(plan)}] {summary.line(result, verdict)}")
         time.sleep(PAUSE_S)

@@ -25,17 +25,14 @@ if TYPE_CHECKING:
 RUN_TOOLS: Mapping[str, str] = {
     "qemu-system-x86_64": "qemu-system-x86",
     "mkfs.ext4": "e2fsprogs",
-    "gcc": "gcc",
+    "gcc": "gcc libc6-dev",
 }
 """Command to Debian package: what running a guest takes."""
 
 BUILD_TOOLS: Mapping[str, str] = {
     "mmdebstrap": "mmdebstrap",
-    "busybox": "busybox-static",
     "modprobe": "kmod",
     "cpio": "cpio",
-    "xz": "xz-utils",
-    "zstd": "zstd",
 }
 """What building a guest takes on top of that."""
 
