@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -22,6 +23,8 @@ from forestall.forensics.prefix import Stripped, clean, strip_prefix
 MAX_PIECES = 24
 MAX_LINE_CHARS = 16_384
 _MAX_BREAKS_TRIED = 4
+_EDGES_KEPT = 32
+_EDGES_SURE = 3
 
 _START = re.compile(
     r"""
@@ -47,7 +50,7 @@ _START = re.compile(
     re.VERBOSE,
 )
 _HEAD_DONE = re.compile(r"(?:oom_score_adj|oom_adj|oomkilladj)=-?\d")
-_FIELDS = re.compile(r"[,\s]*(?:total-vm|vsz|\w*-?rss|UID|pgtables|oom_score_adj|now\b)")
+_FIELDS = re.compile(r"total-vm:|vsz:|rss:\d|\bUID[: ]|pgtables:|oom_score_adj:|^now ")
 _SIZES = re.compile(r"\s*[\w()]+:\s?\d+[kK]B|\s*all_unreclaimable|\s*\d+\*\d+kB|\s*\([A-Z]+\)|\s*=\s")
 _ROW = re.compile(r"\s*\[\s*\d+\]((?:\s+-?\d+)+)(\s+\S)?")
 _HEADER = re.compile(r"\s*\[\s*pid\s*\]\s+uid\b")
@@ -63,13 +66,15 @@ class Line:
     last: int
     cut: bool = False
     """The log ended, or was clipped, inside this line: its last word may be half a word."""
+    tight: int = 0
+    """Bit n says that break n came at the edge of a terminal and ate no blank."""
     _text: str | None = field(default=None, repr=False)
 
     @property
     def text(self) -> str:
-        """The pieces, with a blank where they were broken."""
+        """The pieces, joined in the likeliest way."""
         if self._text is None:
-            self._text = _joined(self.pieces, 0)
+            self._text = _joined(self.pieces, self.tight)
         return self._text
 
     def readings(self) -> Iterator[str]:
@@ -77,7 +82,7 @@ class Line:
         yield self.text
         breaks = min(len(self.pieces) - 1, _MAX_BREAKS_TRIED)
         for mask in range(1, 1 << breaks):
-            yield _joined(self.pieces, mask)
+            yield _joined(self.pieces, self.tight ^ mask)
 
 
 def _joined(pieces: list[str], tight: int) -> str:
@@ -102,6 +107,9 @@ class Joiner:
         self._open: Line | None = None
         self._columns = 0
         """Numbers in a row of the task table, once its header was seen."""
+        self._edges: deque[int] = deque(maxlen=_EDGES_KEPT)
+        """Lengths of the last physical lines that were broken."""
+        self._length = 0
 
     def feed(self, physical: str, number: int, *, cut: bool = False) -> Iterator[Line]:
         """Take one physical line; give the lines that are whole now."""
@@ -126,7 +134,8 @@ class Joiner:
             yield line
 
     def _feed_one(self, physical: str, number: int, *, cut: bool) -> Iterator[Line]:
-        raw = clean(physical[:MAX_LINE_CHARS]).rstrip()
+        raw = clean(physical[:MAX_LINE_CHARS])
+        length, raw = len(raw), raw.rstrip()
         if raw[:1] == "{":
             raw = _unboxed(raw)
         if raw[-1:] == ">" and len(raw) > 60:
@@ -138,6 +147,7 @@ class Joiner:
                 return
             if self._continues(raw):
                 self._append(raw, number, cut=cut)
+                self._length = length
                 return
         before = self._open
         yield from self.flush()
@@ -145,15 +155,25 @@ class Joiner:
             # A further line of a record: the time and the origin are those of its first line.
             stripped = before.prefix._replace(text=raw)
         self._open = Line(stripped, [stripped.text], number, number, cut=cut)
+        self._length = length
 
     def _append(self, raw: str, number: int, *, cut: bool) -> None:
         line = self._open
         if line is None:
             return
+        self._edges.append(self._length)
+        if self._at_edge():
+            line.tight |= 1 << (len(line.pieces) - 1)
         line.pieces.append(raw)
         line.last = number
         line.cut = cut
         line._text = None  # noqa: SLF001
+
+    def _at_edge(self) -> bool:
+        # A terminal breaks every line at the same column; a mail program, at the last blank before.
+        edge = max(self._edges)
+        at_edge = sum(length == edge for length in self._edges)
+        return self._length == edge and at_edge >= _EDGES_SURE and at_edge * 3 >= len(self._edges) * 2
 
     def _continues(self, raw: str) -> bool:
         line = self._open
@@ -195,16 +215,12 @@ class Joiner:
 
 
 def _kill_unfinished(text: str, raw: str) -> bool:
-    if "oom_score_adj:" in text:
-        return text.endswith("oom_score_adj:")
+    if re.search(r"oom_score_adj:-?\d", text):
+        return False
     if re.search(r"[Kk]ill process \d+ ", text):
         return "child" not in text and "sharing" not in text
-    if _FIELDS.match(raw):
-        return True
-    if text.endswith(("process", "(", ":")):
-        return True
-    # Broken in the middle of a word: only a piece of a field name or of a number fits.
-    return re.match(r"[\w-]{0,12}(?:-?rss|vm|ables|adj|ID)?:?\d*kB|\d*kB|[\w-]*:\d", raw) is not None
+    # Finished pieces end with a size, a name's bracket or a sentence; what else ends, was broken.
+    return re.search(r"(?:kB|\)|\.)$", text) is None or _FIELDS.search(raw[:48]) is not None
 
 
 def _unboxed(raw: str) -> str:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from forestall.forensics.lines import Line
 
 COMM_CHARS = 15
+_ALL_THERE = 6
 
 _HEAD = re.compile(r"(.{0,120}?)\s?\binvoked oom-killer", re.DOTALL)
 _GFP = re.compile(r"gfp_mask=(0x[0-9a-fA-F]+)(?:\(([^()]*)\))?(?=[,\s)])")
@@ -195,16 +196,19 @@ def read_cpuset(text: str) -> tuple[str, str, str] | None:
 def read_oom_kill(line: Line) -> OomKill | None:
     """Read the ``oom-kill:`` line, or a part of it that was printed later."""
     best: OomKill | None = None
-    most = -1
+    most = -2
     for text in line.readings():
         start = text.find("oom-kill:constraint=")
         if start < 0 and not text.lstrip().startswith(","):
             continue
         result = _oom_kill_of(text[max(start, 0) :], cut=line.cut)
-        have = sum(value is not None for value in (result.pid, result.uid, result.task_memcg))
+        have = 2 * sum(value is not None for value in (result.pid, result.uid, result.task_memcg))
+        # Paths may hold blanks and hardly ever do: a blank is rather where the line was broken.
+        paths = (result.cpuset, result.oom_memcg, result.task_memcg)
+        have -= any(path is not None and " " in path for path in paths)
         if have > most:
             best, most = result, have
-        if have == 3:
+        if have == _ALL_THERE:
             break
     return best
 
