@@ -30,7 +30,7 @@ LINGER_LINES = 60
 HEAD, CPU, STATE, TABLE, OOM_KILL, KILL = range(1, 7)
 
 _CALL = re.compile(r"^\s*(?:\[<[\da-f]+>\]\s*)?(\??)\s*\(?([A-Za-z_][\w.$]*)(?:\+0x[\da-f]+/0x[\da-f]+|\s\(\S+:\d+)")
-_ARM_CALL = re.compile(r"^\s*(?:\[<[\da-f]+>\]\s*)?\(?([A-Za-z_][\w.$]*)\)? from (?:\[<[\da-f]+>\]\s*)?\(?([A-Za-z_][\w.$]*)")
+_ARM_CALL = re.compile(r"^\s*(?:\[<[\da-f]+>\]\s*)?\(?([A-Za-z_][\w.$]*)\)? from [\[(A-Za-z_]")
 _OTHER_DUMP = re.compile(
     r"page allocation (?:failure|stalls)|: allocation failure|SysRq\s?: Show Memory|sysrq: Show Memory"
     r"|warn_alloc|cma: .*alloc failed"
@@ -60,13 +60,13 @@ class Assembler:
 
     def feed(self, line: Line) -> Iterator[Incident]:
         """Take one whole line."""
-        text = line.text
         if line.prefix.from_user:
             yield from self._agent(line)
             yield from self._expire(line.first)
             return
+        texts = tuple(line.readings()) if len(line.pieces) > 1 else (line.text,)
         for needle, handle in self._handlers():
-            if needle in text:
+            if any(needle in text for text in texts):
                 handled = handle(line)
                 if handled is not None:
                     yield from handled
@@ -429,8 +429,11 @@ class Assembler:
         return True
 
     def _agent(self, line: Line) -> list[Incident]:
-        kill = self._agents.read(line.text, line.prefix.program, line.first)
-        if kill is None:
+        for text in line.readings():
+            kill = self._agents.read(text, line.prefix.program, line.first)
+            if kill is not None:
+                break
+        else:
             return []
         named = kill.pid is not None or kill.comm is not None
         victim = Victim(pid=kill.pid, comm=kill.comm, **kill.numbers)

@@ -49,6 +49,7 @@ _START = re.compile(
     """,
     re.VERBOSE,
 )
+_OPEN_END = re.compile(r"[Oo]ut of memory(?: \(\w+\))?:$|[Kk]ill(?:ed)? process$")
 _HEAD_DONE = re.compile(r"(?:oom_score_adj|oom_adj|oomkilladj)=-?\d")
 _FIELDS = re.compile(r"total-vm:|vsz:|rss:\d|\bUID[: ]|pgtables:|oom_score_adj:|^now ")
 _SIZES = re.compile(r"\s*[\w()]+:\s?\d+[kK]B|\s*all_unreclaimable|\s*\d+\*\d+kB|\s*\([A-Z]+\)|\s*=\s")
@@ -141,12 +142,12 @@ class Joiner:
         if raw[-1:] == ">" and len(raw) > 60:
             raw, cut = raw[:-1], True
         stripped = strip_prefix(raw)
-        if not stripped.prefixed and self._open is not None:
-            if not raw.strip():
+        if self._open is not None and self._may_continue(stripped):
+            if not stripped.text.strip():
                 yield from self.flush()
                 return
-            if self._continues(raw):
-                self._append(raw, number, cut=cut)
+            if self._continues(stripped.text):
+                self._append(stripped.text, number, cut=cut)
                 self._length = length
                 return
         before = self._open
@@ -156,6 +157,17 @@ class Joiner:
             stripped = before.prefix._replace(text=raw)
         self._open = Line(stripped, [stripped.text], number, number, cut=cut)
         self._length = length
+
+    def _may_continue(self, stripped: Stripped) -> bool:
+        # Where a wrapped log went through another logger, the pieces have its prefix only.
+        if not stripped.prefixed:
+            return True
+        return (
+            self._open is not None
+            and stripped.program is None
+            and not stripped.from_user
+            and stripped.depth < self._open.prefix.depth
+        )
 
     def _append(self, raw: str, number: int, *, cut: bool) -> None:
         line = self._open
@@ -182,7 +194,11 @@ class Joiner:
         text = line.text
         if not text.strip():
             return line.prefix.prefixed
-        if text.endswith(" invoked") and raw.startswith("oom-killer"):
+        if _OPEN_END.search(text) is not None and not raw.startswith("["):
+            return True
+        if raw[:1] == "," and "oom-kill:constraint" in text and ",uid=" not in text:
+            return True
+        if text.endswith(" from") or (text.endswith(" invoked") and raw.startswith("oom-killer")):
             return True
         if _START.match(raw):
             return False

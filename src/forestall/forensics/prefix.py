@@ -58,15 +58,18 @@ class Stripped(NamedTuple):
     """Which program wrote it, where that is not the kernel."""
     from_user: bool = False
     """The facility or the program name says that user space wrote it."""
+    depth: int = 0
+    """How many parts the prefix had. A line with fewer than the one before may be its end."""
 
 
 class _State:
     """What the rounds have found so far; one per line."""
 
-    __slots__ = ("caller", "from_user", "host", "prefixed", "program", "time", "uptime_s")
+    __slots__ = ("caller", "depth", "from_user", "host", "prefixed", "program", "time", "uptime_s")
 
     def __init__(self) -> None:
         self.prefixed = False
+        self.depth = 0
         self.time: str | None = None
         self.uptime_s: float | None = None
         self.host: str | None = None
@@ -95,6 +98,7 @@ def strip_prefix(line: str) -> Stripped:
             break
         position = step
         state.prefixed = True
+        state.depth += 1
     # A bracketed uptime further on means that everything before it was somebody
     # else's: a console line glued to program output, or a guest's log in its host's.
     if state.uptime_s is None and "." in line:
@@ -113,6 +117,7 @@ def _embedded(line: str, start: int, state: _State) -> Stripped:
     quoted = line[:start].endswith('="') or line[:start].endswith('":"')
     end = _uptime(line, start, state)
     state.prefixed = True
+    state.depth += 1
     text = line[end or start :]
     text = text.removeprefix(" ")
     if quoted:
@@ -133,6 +138,7 @@ def _finish(text: str, state: _State) -> Stripped:
         caller=state.caller,
         program=state.program,
         from_user=state.from_user,
+        depth=state.depth,
     )
 
 

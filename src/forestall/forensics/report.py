@@ -221,7 +221,7 @@ class Report:
             victims.append(
                 Victim(
                     pid=killed.pid,
-                    comm=killed.comm,
+                    comm=self._name(killed, tasks),
                     score=score if position == 0 else None,
                     **fields,
                 )
@@ -233,6 +233,18 @@ class Report:
         if self.chosen is not None:
             return (Victim(pid=self.chosen.pid, comm=self.chosen.comm, score=score),)
         return ()
+
+    def _name(self, killed: Killed, tasks: tuple[Task, ...]) -> str:
+        """Choose among names that differ only in blanks, which a broken line may add."""
+        said = [killed.comm]
+        if self.oom_kill is not None and self.oom_kill.pid == killed.pid:
+            said.append(self.oom_kill.task or "")
+        if self.chosen is not None and self.chosen.pid == killed.pid:
+            said.append(self.chosen.comm)
+        said += [task.comm or "" for task in tasks if task.pid == killed.pid]
+        bare = killed.comm.replace(" ", "")
+        same = [name for name in said if name.replace(" ", "") == bare]
+        return max(same, key=lambda name: (same.count(name), -len(name)))
 
     def _page_size(
         self, victims: tuple[Victim, ...], tasks: tuple[Task, ...]

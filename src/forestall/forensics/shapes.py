@@ -145,7 +145,7 @@ def _head_of(text: str, *, cut: bool) -> Head | None:
         before,
         comm_before(before),
         gfp[1] if gfp else None,
-        (gfp[2] or None) if gfp else None,
+        (gfp[2].replace(" ", "") or None) if gfp else None,
         order,
         nodemask[1] if nodemask else None,
         number(_ADJ.search(text, found.end()), text, cut=cut),
@@ -257,9 +257,13 @@ def read_killed(line: Line) -> Killed | None:
     best: Killed | None = None
     for text in line.readings():
         killed = _killed_of(text, cut=line.cut)
-        if killed is not None and (best is None or len(killed.fields) > len(best.fields)):
+        if killed is not None and (best is None or _richness(killed) > _richness(best)):
             best = killed
     return best
+
+
+def _richness(killed: Killed) -> tuple[int, bool]:
+    return len(killed.fields), killed.comm == killed.comm.strip()
 
 
 def _killed_of(text: str, *, cut: bool) -> Killed | None:
