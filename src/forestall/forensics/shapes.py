@@ -145,7 +145,7 @@ def _head_of(text: str, *, cut: bool) -> Head | None:
         before,
         comm_before(before),
         gfp[1] if gfp else None,
-        (gfp[2].replace(" ", "") or None) if gfp else None,
+        (gfp[2] or "").replace(" ", "") or None if gfp else None,
         order,
         nodemask[1] if nodemask else None,
         number(_ADJ.search(text, found.end()), text, cut=cut),
