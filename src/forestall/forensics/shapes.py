@@ -225,7 +225,7 @@ def _oom_kill_of(text: str, *, cut: bool) -> OomKill:
         result.uid = number(tail, text, cut=cut, group=2) if tail[2] else None
         task = _task_at(body)
         if task is not None:
-            result.task = body[task + len(",task=") :]
+            result.task = body[task + len(",task=") :].rstrip()
             body = body[:task] + ","
     found = re.match(r"oom-kill:constraint=(\w+),", text)
     result.constraint = found[1] if found else None
