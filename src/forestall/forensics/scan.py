@@ -119,7 +119,8 @@ class Scanner:
 
     def _read(self, raw: bytes) -> Iterator[Incident]:
         self._line += 1
-        self._warm -= 1
+        lower = raw.lower()
+        self._warm = _WARM_LINES if any(n in lower for n in NEEDLES) else self._warm - 1
         text = raw[:MAX_LINE_BYTES].decode("utf-8", "backslashreplace")
         for line in self._joiner.feed(text, self._line):
             yield from self._assembler.feed(line)
