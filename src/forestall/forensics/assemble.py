@@ -345,7 +345,7 @@ class Assembler:
         if " mems_allowed=" in text:
             return self._cpuset(report, line)
         if "omm" in text:
-            cpu = shapes.read_cpu(text)
+            cpu = shapes.read_cpu(line, report.comm)
             if cpu is not None:
                 return self._cpu(report, cpu, line)
         call = _CALL.match(text)
@@ -368,7 +368,7 @@ class Assembler:
         return False
 
     def _cpuset(self, report: Report, line: Line) -> bool:
-        found = shapes.read_cpuset(line.text)
+        found = shapes.read_cpuset(line)
         if found is None:
             return False
         if report.cpuset is None and (report.comm is None or found[0] == report.comm):
@@ -390,7 +390,7 @@ class Assembler:
 
     def _state(self, line: Line) -> bool:
         text = line.text
-        limit_of = shapes.read_limit_of(text) if "as a result of limit of" in text else None
+        limit_of = shapes.read_limit_of(line) if text.lstrip().startswith("Task in ") else None
         report = self._current(line, TABLE)
         probe = report or Report(first=line.first)
         if limit_of is None:

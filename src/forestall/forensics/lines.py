@@ -26,6 +26,11 @@ _MAX_BREAKS_TRIED = 4
 _EDGES_KEPT = 32
 _EDGES_SURE = 3
 
+COLUMNS = frozenset(
+    "pid uid tgid total_vm rss rss_anon rss_file rss_shmem nr_ptes nr_pmds pgtables_bytes swapents"
+    " cpu oom_adj oom_score_adj name".split()
+)
+
 _START = re.compile(
     r"""
     .{1,80}\sinvoked\ oom-killer
@@ -50,9 +55,15 @@ _START = re.compile(
     re.VERBOSE,
 )
 _OPEN_END = re.compile(r"[Oo]ut of memory(?: \(\w+\))?:$|[Kk]ill(?:ed)? process$")
+_LIMIT_OF = re.compile(r"\s*Task in /")
+_DIGITS = re.compile(r"\d{1,5}$")
+_ENDS_IN_NUMBER = re.compile(r"(?:oom_score_adj[=:]-?|,uid=)\d+$")
 _HEAD_DONE = re.compile(r"(?:oom_score_adj|oom_adj|oomkilladj)=-?\d")
 _FIELDS = re.compile(r"total-vm:|vsz:|rss:\d|\bUID[: ]|pgtables:|oom_score_adj:|^now ")
-_SIZES = re.compile(r"\s*[\w()]+:\s?\d+[kK]B|\s*all_unreclaimable|\s*\d+\*\d+kB|\s*\([A-Z]+\)|\s*=\s")
+_SIZES = re.compile(r"\s*[\w()]*:?\s?\d*[kK]B\b|\s*all_unreclaimable|\s*\d+\*\d+kB|\s*\([A-Z]+\)|\s*=\s")
+_SIZED = re.compile(
+    r"\s*(?:Node \d+ )?\w+(?: free:|: \d+\*|\d* active_anon:| hugepages)|\s*Memory cgroup stats for"
+)
 _ROW = re.compile(r"\s*\[\s*\d+\]((?:\s+-?\d+)+)(\s+\S)?")
 _HEADER = re.compile(r"\s*\[\s*pid\s*\]\s+uid\b")
 
@@ -84,6 +95,18 @@ class Line:
         breaks = min(len(self.pieces) - 1, _MAX_BREAKS_TRIED)
         for mask in range(1, 1 << breaks):
             yield _joined(self.pieces, self.tight ^ mask)
+
+
+def header_columns(line: Line) -> tuple[str, ...]:
+    """Name the columns of a task table by its header row, all but the name's."""
+    best: tuple[str, ...] = ()
+    most = -99
+    for text in line.readings():
+        names = text.replace("[", " ").replace("]", " ").split()
+        known = sum(1 if name in COLUMNS else -1 for name in names)
+        if names and names[-1] == "name" and known > most:
+            best, most = tuple(names[:-1]), known
+    return best
 
 
 def _joined(pieces: list[str], tight: int) -> str:
@@ -131,7 +154,7 @@ class Joiner:
         if self._open is not None:
             line, self._open = self._open, None
             if _HEADER.match(line.text):
-                self._columns = len(line.text.replace("[", " ").replace("]", " ").split()) - 1
+                self._columns = len(header_columns(line))
             yield line
 
     def _feed_one(self, physical: str, number: int, *, cut: bool) -> Iterator[Line]:
@@ -152,7 +175,8 @@ class Joiner:
                 return
         before = self._open
         yield from self.flush()
-        if not stripped.prefixed and before is not None and before.prefix.prefixed and raw[:1] == " ":
+        further = before is not None and before.prefix.prefixed and not before.prefix.from_user
+        if not stripped.prefixed and before is not None and further and raw[:1] == " ":
             # A further line of a record: the time and the origin are those of its first line.
             stripped = before.prefix._replace(text=raw)
         self._open = Line(stripped, [stripped.text], number, number, cut=cut)
@@ -200,25 +224,31 @@ class Joiner:
             return True
         if text.endswith(" from") or (text.endswith(" invoked") and raw.startswith("oom-killer")):
             return True
+        if _LIMIT_OF.match(text) is not None and "limit of /" not in text:
+            return True
         if _START.match(raw):
             return False
+        if _DIGITS.match(raw) and text[-1:].isdigit() and _ENDS_IN_NUMBER.search(text):
+            return True
         verdict = self._unfinished(text, raw)
         return line.prefix.prefixed if verdict is None else verdict
 
     def _unfinished(self, text: str, raw: str) -> bool | None:
         """Say whether a line of known shape lacks its end; None for an unknown shape."""
         if " invoked oom-killer" in text:
-            return _HEAD_DONE.search(text) is None
+            return text.endswith(",") or _HEAD_DONE.search(text) is None
         if "oom-kill:constraint" in text or text.startswith(",task"):
             return re.search(r",uid=\d+", text) is None
         if "ill process " in text or "illed process " in text or "reaped process " in text:
             return _kill_unfinished(text, raw)
+        if " cpuset=" in text and "mems_allowed" not in text:
+            return "mems_allowed" in raw
         if _HEADER.match(text):
             return not text.endswith(" name")
         row = _ROW.match(text)
         if row is not None:
             return self._row_unfinished(row, raw)
-        if re.match(r"\s*(?:Node \d+ )?\w+(?: free:|: \d+\*|\d* active_anon:| hugepages)", text):
+        if _SIZED.match(text):
             return _SIZES.match(raw) is not None
         return None
 

@@ -17,7 +17,8 @@ _SEARCH_CHARS = 512
 
 _QUOTE = re.compile(r"\s*(?:[>|](?:\s|(?=[\[<>|])))+")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\x1b[()][0-9A-B]")
-_LEVEL = re.compile(r"<(\d{1,3})>")
+# The byte at fault in a "Code:" line is marked in the same way.
+_LEVEL = re.compile(r"<(\d{1,3})>(?!\s?[\da-f]{2}\s)")
 _RECORD = re.compile(r"(\d{1,4}),(\d+),(\d+),([^;\s]{0,80});")
 _UPTIME = re.compile(r"\[\s{0,12}(\d{1,10}\.\d{2,9})\](?:\s?\[\s*([TC]\d+)\])?:?")
 _ISO = re.compile(

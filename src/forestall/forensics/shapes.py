@@ -15,7 +15,6 @@ from typing import NamedTuple
 from forestall.forensics.lines import Line
 
 COMM_CHARS = 15
-_ALL_THERE = 6
 
 _HEAD = re.compile(r"(.{0,120}?)\s?\binvoked oom-killer", re.DOTALL)
 _GFP = re.compile(r"gfp_mask=(0x[0-9a-fA-F]+)(?:\(([^()]*)\))?(?=[,\s)])")
@@ -23,6 +22,12 @@ _ORDER = re.compile(r"\border=(-?\d+)")
 _NODEMASK = re.compile(r"\bnodemask=(\(null\)|[\d,-]+?)(?=,\s|\s|,order)")
 _ADJ = re.compile(r"\boom_score_adj=(-?\d+)")
 _OLD_ADJ = re.compile(r"\b(?:oom_adj|oomkilladj)=(-?\d+)")
+_HEAD_END = re.compile(r", (?:oom_score_adj|oom_adj)=-?\d+\s*$")
+_OOM_KILL_END = re.compile(r",pid=\d+,uid=\d+\s*$")
+_KILL_END = re.compile(
+    r"\),?(?: UID \d+,)? (?:total-vm|vsz):\d+kB(?:, (?:anon|file|shmem)-rss:\d+kB)*"
+    r"(?:, UID:\d+ pgtables:\d+kB oom_score_adj:-?\d+)?\s*$"
+)
 _CPUSET = re.compile(r"^\s*(.{1,15}?) cpuset=(.*?),? mems_allowed=([\d,-]+)")
 _CPU = re.compile(
     r"\bCPU: (\d+) (?:UID: (\d+) )?PID: (\d+) Comm: (.*?)"
@@ -124,12 +129,12 @@ def number(found: re.Match[str] | None, text: str, *, cut: bool, group: int = 1)
 def read_head(line: Line) -> Head | None:
     """Read the first line of a report."""
     best: Head | None = None
+    most = -1
     for text in line.readings():
         head = _head_of(text, cut=line.cut)
-        if head is not None and (best is None or _count(head) > _count(best)):
-            best = head
-        if best is not None and best.oom_score_adj is not None and best.gfp_mask is not None:
-            break
+        worth = -1 if head is None else _count(head) * 2 + (_HEAD_END.search(text) is not None)
+        if worth > most:
+            best, most = head, worth
     return best
 
 
@@ -170,15 +175,30 @@ def comm_before(before: str) -> str | None:
     return word[-COMM_CHARS:] or None
 
 
-def read_cpu(text: str) -> Cpu | None:
-    """Read the line that gives the invoker's pid."""
+def read_cpu(line: Line, comm: str | None) -> Cpu | None:
+    """Read the line that gives the invoker's pid.
+
+    Args:
+        line: The line.
+        comm: The invoker's name, which chooses among the ways to join a broken line.
+    """
+    first: Cpu | None = None
+    for text in line.readings():
+        cpu = _cpu_of(text)
+        if cpu is not None and cpu.comm == comm:
+            return cpu
+        first = first or cpu
+    return first
+
+
+def _cpu_of(text: str) -> Cpu | None:
     found = _CPU.search(text)
     if found is not None:
-        uid = int(found[2]) if found[2] else None
-        return Cpu(int(found[3]), uid, found[4].strip(), _release(found[5]))
+        uid = int(found[2][:10]) if found[2] else None
+        return Cpu(int(found[3][:10]), uid, found[4].strip(), _release(found[5]))
     found = _OLD_CPU.search(text)
     if found is not None:
-        return Cpu(int(found[1]), None, found[2].strip(), _release(found[3]))
+        return Cpu(int(found[1][:10]), None, found[2].strip(), _release(found[3]))
     return None
 
 
@@ -187,30 +207,36 @@ def _release(rest: str | None) -> str | None:
     return found[1] if found else None
 
 
-def read_cpuset(text: str) -> tuple[str, str, str] | None:
+def read_cpuset(line: Line) -> tuple[str, str, str] | None:
     """Read ``NAME cpuset=PATH mems_allowed=NODES``, printed up to 4.20."""
-    found = _CPUSET.match(text)
-    return (found[1], found[2], found[3]) if found else None
+    best: tuple[str, str, str] | None = None
+    for text in line.readings():
+        found = _CPUSET.match(text)
+        if found is not None and (best is None or found[2].count(" ") < best[1].count(" ")):
+            best = (found[1], found[2], found[3])
+    return best
 
 
 def read_oom_kill(line: Line) -> OomKill | None:
     """Read the ``oom-kill:`` line, or a part of it that was printed later."""
     best: OomKill | None = None
-    most = -2
+    most = -1 << 30
     for text in line.readings():
         start = text.find("oom-kill:constraint=")
         if start < 0 and not text.lstrip().startswith(","):
             continue
         result = _oom_kill_of(text[max(start, 0) :], cut=line.cut)
-        have = 2 * sum(value is not None for value in (result.pid, result.uid, result.task_memcg))
-        # Paths may hold blanks and hardly ever do: a blank is rather where the line was broken.
-        paths = (result.cpuset, result.oom_memcg, result.task_memcg)
-        have -= any(path is not None and " " in path for path in paths)
+        # Paths and names may hold blanks and hardly ever do: a blank is rather a broken line's.
+        have = 4 * _said(result) - text.count(" ") + (_OOM_KILL_END.search(text) is not None)
         if have > most:
             best, most = result, have
-        if have == _ALL_THERE:
-            break
     return best
+
+
+def _said(result: OomKill) -> int:
+    values = (result.constraint, result.nodemask, result.cpuset, result.mems_allowed)
+    paths = (result.oom_memcg or result.global_oom or None, result.task_memcg, result.task)
+    return _count((*values, *paths, result.pid, result.uid))
 
 
 def _oom_kill_of(text: str, *, cut: bool) -> OomKill:
@@ -255,15 +281,19 @@ def _between(body: str, name: str) -> str | None:
 def read_killed(line: Line) -> Killed | None:
     """Read a ``Killed process`` line of any kernel."""
     best: Killed | None = None
+    most = (0, False, False)
     for text in line.readings():
         killed = _killed_of(text, cut=line.cut)
-        if killed is not None and (best is None or _richness(killed) > _richness(best)):
-            best = killed
+        if killed is None:
+            continue
+        worth = (len(killed.fields), _KILL_END.search(text) is not None, _clean(killed.comm))
+        if best is None or worth > most:
+            best, most = killed, worth
     return best
 
 
-def _richness(killed: Killed) -> tuple[int, bool]:
-    return len(killed.fields), killed.comm == killed.comm.strip()
+def _clean(comm: str) -> bool:
+    return comm == comm.strip()
 
 
 def _killed_of(text: str, *, cut: bool) -> Killed | None:
@@ -325,10 +355,17 @@ def read_group(text: str) -> str | None:
     return found[1] if found else None
 
 
-def read_limit_of(text: str) -> tuple[str, str] | None:
+def read_limit_of(line: Line) -> tuple[str, str] | None:
     """Read ``Task in A killed as a result of limit of B``, printed up to 4.20."""
-    found = _LIMIT_OF.search(text)
-    return (found[1].strip(), found[2].strip()) if found else None
+    best: tuple[str, str] | None = None
+    for text in line.readings():
+        found = _LIMIT_OF.search(text)
+        if found is None:
+            continue
+        paths = (found[1].strip(), found[2].strip())
+        if best is None or "".join(paths).count(" ") < "".join(best).count(" "):
+            best = paths
+    return best
 
 
 def read_suppressed(text: str) -> tuple[str, int] | None:

@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from forestall.forensics.lines import Line
+from forestall.forensics.lines import Line, header_columns
 from forestall.forensics.model import Task
 
 MAX_ROWS = 20_000
 
-_HEADER = re.compile(r"^\s*\[\s*pid\s*\]\s+(uid\b.*)$")
+_HEADER = re.compile(r"^\s*\[\s*pid\s*\]\s+uid\b")
 _ROW = re.compile(r"^\s*\[\s*(\d{1,10})\]((?:\s+-?\d{1,20}){4,16})(?:\s(\s*\S.*))?$")
 _NUMBERS = re.compile(r"\s+(-?\d{1,20})(?=\s|$)")
 
@@ -69,18 +69,18 @@ class Table:
         if "Tasks state (" in text:
             self.seen = True
             return "title"
-        header = _HEADER.match(text)
-        if header is not None:
-            return self._read_header(header[1], cut=line.cut)
+        if _HEADER.match(text):
+            return self._read_header(line)
         if text.lstrip()[:1] != "[":
             return None
         return self._read_row(line)
 
-    def _read_header(self, names: str, *, cut: bool) -> str:
+    def _read_header(self, line: Line) -> str:
         self.seen = True
-        columns = names.split()
-        if columns[-1] == "name" and not cut:
-            self.columns = tuple(columns[:-1])
+        columns = header_columns(line)
+        if columns and not line.cut:
+            # The pid stands in brackets before the numbers.
+            self.columns = columns[1:]
         return "header"
 
     def _read_row(self, line: Line) -> str | None:
