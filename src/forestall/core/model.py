@@ -129,6 +129,8 @@ class Row:
     swap_bytes: int
     shared_bytes: int
     """Shared anonymous memory that goes when this process goes: memfd, unlinked tmpfs files."""
+    writing_bytes: int
+    """Named tmpfs files it has open for writing: ending it stops their growth, frees nothing."""
     major_faults: int
     """Page faults that waited for a disk, since the process began."""
     standing: Standing
@@ -144,6 +146,11 @@ class Row:
     def footprint_bytes(self) -> int:
         """What ending this process frees."""
         return self.anon_bytes + self.swap_bytes + self.shared_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """What it is answerable for: its footprint, and the tmpfs files it is filling."""
+        return self.anon_bytes + self.swap_bytes + self.shared_bytes + self.writing_bytes
 
 
 class Force(Enum):

@@ -32,12 +32,12 @@ class _Value:
     __slots__ = ()
 
     def __eq__(self, other: object) -> bool:
-        return self.__class__ is other.__class__ and tuple.__eq__(self, other)  # type: ignore[arg-type]
+        return self.__class__ is other.__class__ and tuple.__eq__(self, other)  # type: ignore[operator]
 
     def __ne__(self, other: object) -> bool:
-        return self.__class__ is not other.__class__ or tuple.__ne__(self, other)  # type: ignore[arg-type]
+        return self.__class__ is not other.__class__ or tuple.__ne__(self, other)
 
-    __hash__ = tuple.__hash__  # type: ignore[assignment]
+    __hash__ = tuple.__hash__
 
     def __bool__(self) -> bool:
         return True
@@ -53,23 +53,23 @@ def value(cls: type[T]) -> type[T]:
     """
     fields = tuple(cls.__annotations__)
     defaults = [cls.__dict__[name] for name in fields if name in cls.__dict__]
-    base = namedtuple(cls.__name__, fields, defaults=defaults)  # type: ignore[misc]  # noqa: PYI024
+    base = namedtuple(cls.__name__, fields, defaults=defaults)  # type: ignore[misc]
     body: dict[str, Any] = {
         name: member
         for name, member in cls.__dict__.items()
         if name not in fields and name not in {"__dict__", "__weakref__"}
     }
     body["__slots__"] = ()
-    return type(cls.__name__, (_Value, base), body)  # type: ignore[return-value]
+    return type(cls.__name__, (_Value, base), body)
 
 
 def replace(original: T, **changes: object) -> T:
     """Return a copy of a value with some fields changed."""
-    copy: T = original._replace(**changes)  # type: ignore[attr-defined]  # noqa: SLF001
+    copy: T = original._replace(**changes)  # type: ignore[attr-defined]
     return copy
 
 
 def fields_of(cls: type) -> tuple[str, ...]:
     """Name the fields of a value class, in order; used by the recorder's codec."""
-    names: tuple[str, ...] = cls._fields  # type: ignore[attr-defined]  # noqa: SLF001
+    names: tuple[str, ...] = cls._fields  # type: ignore[attr-defined]
     return names

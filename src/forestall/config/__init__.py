@@ -1,0 +1,1 @@
+"""SETTINGS: tables of settings, read into rules, or every problem at once."""

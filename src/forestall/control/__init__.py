@@ -1,0 +1,1 @@
+"""The guard's Unix socket: messages (pure), server (in the guard's loop), client."""

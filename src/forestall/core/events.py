@@ -1,0 +1,151 @@
+"""What the policy may learn (events) and what it may ask for (requests).
+
+Rule: time enters only inside events. Each event carries its moment first, in
+nanoseconds of CLOCK_MONOTONIC.
+"""
+
+from __future__ import annotations
+
+from forestall.core.model import (
+    Activity,
+    Force,
+    Holdings,
+    Level,
+    Memory,
+    Pressure,
+    ProcessId,
+    Row,
+    Stage,
+)
+from forestall.core.value import TYPE_CHECKING, value
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+# Events: what the policy may learn.
+
+
+@value
+class Sampled:
+    """A tick: this is how memory stands."""
+
+    now_ns: int
+    memory: Memory
+    pressure: Pressure | None = None
+    """None without PSI."""
+    activity: Activity | None = None
+    """None on the ticks that did not read vmstat."""
+
+
+@value
+class Missed:
+    """A sample or a survey could not be read; the policy stays where it was."""
+
+    now_ns: int
+    what: str
+    """``sample`` or ``survey``."""
+    why: str
+
+
+@value
+class Surveyed:
+    """The answer to Survey; protected and hidden processes included, marked by their standing."""
+
+    now_ns: int
+    began_ns: int
+    rows: tuple[Row, ...]
+    holdings: Holdings | None = None
+    dropped: int = 0
+    """Processes left out because the survey was full; the smallest ones."""
+    hidden: bool = False
+    """Other users' processes cannot be seen (hidepid, or no permission)."""
+
+
+@value
+class Gone:
+    """The process has ended, by our doing or its own."""
+
+    now_ns: int
+    victim: ProcessId
+
+
+@value
+class Refused:
+    """The kernel would not deliver the signal, or a safety check of the effect held it back."""
+
+    now_ns: int
+    victim: ProcessId
+    why: str
+
+
+@value
+class Relieved:
+    """Relief has done what it was asked for."""
+
+    now_ns: int
+    action: str
+    gained_bytes: int
+
+
+@value
+class Declined:
+    """Relief would not, or could not; the reason is for people."""
+
+    now_ns: int
+    action: str
+    why: str
+
+
+# Requests: what the policy may ask for.
+
+
+@value
+class Survey:
+    """Read the process table: dear, so only on demand."""
+
+    shared: bool = False
+    """Also find who holds shared memory (open memfds and tmpfs files): dearer still."""
+
+
+@value
+class End:
+    """Signal one process, a family, or a unit; ``why`` goes to the journal word for word."""
+
+    victims: tuple[ProcessId, ...]
+    force: Force
+    why: str
+    comm: str
+    """Of the leading victim, for logs; hostile text."""
+    expected_bytes: int
+    """What ending them should free."""
+    cgroup: str = ""
+    """When set, the whole unit goes, by cgroup.kill where the kernel has it."""
+    trigger: str = ""
+
+
+@value
+class Relieve:
+    """Ask relief to free what is safe to free."""
+
+    action: str
+    why: str
+
+
+@value
+class Tell:
+    """Something worth telling people and programs; never waited for."""
+
+    what: str
+    """level, warning, decision, outcome, nobody, futile, kernel-kill, other-kill, stuck, …"""
+    sentence: str
+    level: Level
+    stage: Stage | None = None
+    victim: ProcessId | None = None
+    comm: str = ""
+    time_left_ns: int | None = None
+    trigger: str = ""
+
+
+if TYPE_CHECKING:
+    Event: TypeAlias = Sampled | Missed | Surveyed | Gone | Refused | Relieved | Declined
+    Request: TypeAlias = Survey | End | Relieve | Tell

@@ -1,0 +1,104 @@
+"""Signals: what a trigger's conditions look at, and whether they hold.
+
+``None`` is unknown, and an unknown signal never makes a condition hold.
+"""
+
+from __future__ import annotations
+
+from forestall.core.model import Level, Memory
+from forestall.core.rules import Condition, LevelRule, Rules, Signal, Trigger
+from forestall.core.trend import (
+    Trail,
+    readback_share,
+    refaults_per_s,
+    stall_share,
+    time_left_ns,
+)
+from forestall.core.value import replace
+
+PAGE_BYTES = 4096
+"""Only scales what people are shown and what ``refaults`` is compared with."""
+
+
+def measure(condition: Condition, trail: Trail, now_ns: int, memory: Memory) -> float | None:
+    """Read one signal, in the unit its description in ``Signal`` gives."""
+    window_ns = condition.window_ns
+    match condition.signal:
+        case Signal.AVAILABLE:
+            return memory.available_bytes
+        case Signal.SWAP_FREE:
+            return memory.swap_usable_bytes
+        case Signal.STALL_SOME:
+            return stall_share(trail, now_ns, window_ns, full=False)
+        case Signal.STALL_FULL:
+            return stall_share(trail, now_ns, window_ns, full=True)
+        case Signal.TIME_LEFT:
+            return time_left_ns(trail, now_ns, memory)
+        case Signal.REFAULTS:
+            return refaults_per_s(trail, now_ns, window_ns, PAGE_BYTES)
+        case Signal.READBACK:
+            return readback_share(trail, now_ns, window_ns)
+
+
+def holds(condition: Condition, trail: Trail, now_ns: int, memory: Memory) -> bool:
+    """Tell whether one condition holds now."""
+    if condition.signal is Signal.AVAILABLE and condition.amount is not None:
+        return _compare(condition, memory.available_bytes, condition.amount.of(memory.total_bytes))
+    if condition.signal is Signal.SWAP_FREE and condition.amount is not None:
+        if memory.swap_total_bytes == 0:
+            return condition.below
+        limit = condition.amount.of(memory.swap_total_bytes)
+        return _compare(condition, memory.swap_usable_bytes, limit)
+    found = measure(condition, trail, now_ns, memory)
+    return found is not None and _compare(condition, found, condition.number)
+
+
+def all_hold(trigger: Trigger, trail: Trail, now_ns: int, memory: Memory) -> bool:
+    """Tell whether every condition of a trigger holds now."""
+    for condition in trigger.conditions:  # noqa: SIM110 - all() with a generator costs twice as much
+        if not holds(condition, trail, now_ns, memory):
+            return False
+    return True
+
+
+def ceiling_bytes(rules: Rules, memory: Memory) -> int:
+    """Available memory above which no trigger can hold; the calm tick compares nothing else.
+
+    The total where some trigger does not look at available memory at all.
+    """
+    ceiling = 0
+    for trigger in rules.triggers:
+        limits = [
+            condition.amount.of(memory.total_bytes)
+            for condition in trigger.conditions
+            if condition.signal is Signal.AVAILABLE and condition.below and condition.amount
+        ]
+        if not limits:
+            return memory.total_bytes
+        ceiling = max(ceiling, min(limits))
+    return ceiling
+
+
+def acting_ceiling_bytes(rules: Rules, memory: Memory) -> int:
+    """Available memory below which a trigger may end something: what the pace aims at."""
+    acting = tuple(trigger for trigger in rules.triggers if trigger.stage.rank >= 2)
+    return ceiling_bytes(replace(rules, triggers=acting), memory)
+
+
+def level_of(memory: Memory, current: Level, rules: Rules) -> Level:
+    """Find the level of fullness, with hysteresis on the way down."""
+    level = Level.NORMAL
+    for rule in rules.levels:
+        entered = rule.level.rank <= current.rank
+        if _reached(rule, memory, rules.level_margin_share if entered else 0.0):
+            level = rule.level
+    return level
+
+
+def _reached(rule: LevelRule, memory: Memory, margin_share: float) -> bool:
+    allowed = rule.available_max_bytes * (1.0 + margin_share)
+    return memory.available_bytes <= allowed and memory.used_share >= rule.used_share - margin_share
+
+
+def _compare(condition: Condition, found: float, limit: float) -> bool:
+    return found < limit if condition.below else found > limit

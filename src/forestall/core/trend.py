@@ -1,0 +1,215 @@
+"""What the last moments looked like: a short trail of samples, and rates read off it.
+
+Raw counters only: PSI's ``total`` and vmstat's sums, never the kernel's own
+averages, which lag by two seconds. A rate is the difference between now and the
+oldest remembered point inside the window, so it needs no smoothing constants.
+"""
+
+from __future__ import annotations
+
+from forestall.core.model import Activity, Memory
+from forestall.core.units import MS, SECOND
+from forestall.core.value import TYPE_CHECKING, value
+
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    from forestall.core.events import Sampled
+
+    Moment = TypeVar("Moment", "Point", "Flow")
+
+POINT_NS = 100 * MS
+"""Points closer together than this are not remembered: 1 ms ticks would flood the trail."""
+TRAIL_NS = 10 * SECOND
+POINTS_MAX = 128
+SLOPE_NS = 1 * SECOND
+SLOPES_MAX = 60
+
+
+@value
+class Point:
+    """One remembered sample."""
+
+    now_ns: int
+    headroom_bytes: int
+    """Available memory and usable free swap."""
+    some_us: int
+    full_us: int
+
+
+@value
+class Flow:
+    """One remembered reading of vmstat."""
+
+    now_ns: int
+    swap_in_pages: int
+    swap_out_pages: int
+    refault_pages: int
+    major_faults: int
+
+
+@value
+class Trail:
+    """What is remembered of the past; immutable, so every state is a keyframe."""
+
+    points: tuple[Point, ...] = ()
+    flows: tuple[Flow, ...] = ()
+    slope: tuple[tuple[int, int], ...] = ()
+    """(now_ns, headroom_bytes) once a second for the last minute."""
+
+
+def headroom_bytes(memory: Memory) -> int:
+    """Memory and swap that are left, at what they are worth."""
+    return memory.available_bytes + memory.swap_usable_bytes
+
+
+def extend(trail: Trail, event: Sampled) -> Trail:
+    """Remember a sample if enough time has passed since the last one remembered."""
+    now_ns = event.now_ns
+    points = trail.points
+    flows = trail.flows
+    slope = trail.slope
+    pressure = event.pressure
+    if not points or now_ns - points[-1].now_ns >= POINT_NS:
+        some_us, full_us = (pressure.some_us, pressure.full_us) if pressure else (0, 0)
+        headroom = headroom_bytes(event.memory)
+        points = (*_recent(points, now_ns), Point(now_ns, headroom, some_us, full_us))
+        if not slope or now_ns - slope[-1][0] >= SLOPE_NS:
+            slope = (*slope[-SLOPES_MAX + 1 :], (now_ns, headroom))
+    activity = event.activity
+    if activity is not None and (not flows or now_ns - flows[-1].now_ns >= POINT_NS):
+        flows = (*_recent(flows, now_ns), _flow(now_ns, activity))
+    if points is trail.points and flows is trail.flows:
+        return trail
+    return Trail(points, flows, slope)
+
+
+def stall_share(trail: Trail, now_ns: int, window_ns: int, *, full: bool) -> float | None:
+    """Share of the window in which tasks waited for memory; None before it is filled."""
+    points = trail.points
+    if not points:
+        return None
+    last = points[-1]
+    first = _oldest_within(points, now_ns - window_ns)
+    span_ns = last.now_ns - first.now_ns
+    if span_ns < window_ns // 2:
+        return None
+    lost_us = last.full_us - first.full_us if full else last.some_us - first.some_us
+    return min(1.0, max(0.0, lost_us * 1000 / span_ns))
+
+
+def refaults_per_s(trail: Trail, now_ns: int, window_ns: int, page_bytes: int) -> float | None:
+    """Bytes per second read back soon after having been pushed out."""
+    span = _flow_span(trail, now_ns, window_ns)
+    if span is None:
+        return None
+    first, last = span
+    pages = last.refault_pages - first.refault_pages
+    return pages * page_bytes * SECOND / (last.now_ns - first.now_ns)
+
+
+def readback_share(trail: Trail, now_ns: int, window_ns: int) -> float | None:
+    """Of the traffic between memory and its backing over the window, the share read back.
+
+    A burst that is being swapped out reads back nothing; memory that is too small
+    for its users reads back as much as it pushes out. File pages push out for
+    free, so a refault of a file page counts as traffic in both directions.
+    """
+    span = _flow_span(trail, now_ns, window_ns)
+    if span is None:
+        return None
+    first, last = span
+    pages_in = last.swap_in_pages - first.swap_in_pages
+    pages_out = last.swap_out_pages - first.swap_out_pages
+    refaults = max(0, last.refault_pages - first.refault_pages - pages_in)
+    moved = pages_in + pages_out + 2 * refaults
+    return (pages_in + refaults) / moved if moved > 0 else 0.0
+
+
+def falling_per_s(trail: Trail, now_ns: int, headroom_now_bytes: int, window_ns: int) -> float:
+    """Bytes per second by which headroom fell over the window; 0.0 when it did not."""
+    points = trail.points
+    if not points:
+        return 0.0
+    first = _oldest_within(points, now_ns - window_ns)
+    span_ns = now_ns - first.now_ns
+    if span_ns < window_ns // 4:
+        return 0.0
+    return max(0.0, (first.headroom_bytes - headroom_now_bytes) * SECOND / span_ns)
+
+
+def time_left_ns(trail: Trail, now_ns: int, memory: Memory) -> int | None:
+    """Time until memory and swap are gone; None while they are not falling.
+
+    The slowest of three paces counts (half a second, two seconds, ten seconds as
+    far as remembered), so that one jump is no forecast.
+    """
+    headroom = headroom_bytes(memory)
+    pace = min(
+        falling_per_s(trail, now_ns, headroom, window_ns)
+        for window_ns in (SECOND // 2, 2 * SECOND, TRAIL_NS)
+    )
+    if pace < 1.0:
+        return None
+    return int(headroom * SECOND / pace)
+
+
+def slope_per_s(trail: Trail) -> float | None:
+    """Bytes per second of change of headroom over the last minute (Theil-Sen); None if short.
+
+    The median of pairwise slopes: a single burst does not bend it.
+    Cost: at most 60 points thinned to 12, 66 slopes; asked for only to word a warning.
+    """
+    points = trail.slope[:: max(1, len(trail.slope) // 12)]
+    if len(points) < 4:
+        return None
+    slopes = sorted(
+        (later[1] - earlier[1]) * SECOND / (later[0] - earlier[0])
+        for index, earlier in enumerate(points)
+        for later in points[index + 1 :]
+    )
+    return slopes[len(slopes) // 2]
+
+
+def _flow(now_ns: int, activity: Activity) -> Flow:
+    anon = activity.refault_anon_pages
+    file = activity.refault_file_pages
+    return Flow(
+        now_ns,
+        activity.swap_in_pages,
+        activity.swap_out_pages,
+        # Before 5.9 the kernel counted refaults of file pages only: swap-ins stand in for anon.
+        (activity.swap_in_pages if anon is None else anon) + (file or 0),
+        activity.major_faults,
+    )
+
+
+def _flow_span(trail: Trail, now_ns: int, window_ns: int) -> tuple[Flow, Flow] | None:
+    flows = trail.flows
+    if len(flows) < 2:
+        return None
+    last = flows[-1]
+    first = _oldest_within(flows, now_ns - window_ns)
+    if last.now_ns - first.now_ns < window_ns // 2:
+        return None
+    return first, last
+
+
+def _recent(points: tuple[Moment, ...], now_ns: int) -> tuple[Moment, ...]:
+    # Two points beyond the window stay, so that a full window can always be read.
+    if len(points) > 2 and now_ns - points[2].now_ns > TRAIL_NS:
+        index = 1
+        while index < len(points) - 2 and now_ns - points[index + 1].now_ns > TRAIL_NS:
+            index += 1
+        points = points[index:]
+    return points[-POINTS_MAX + 1 :]
+
+
+def _oldest_within(points: tuple[Moment, ...], since_ns: int) -> Moment:
+    # The trail is short and usually asked for its last seconds: walk from the end.
+    found = points[-1]
+    for point in reversed(points):
+        if point.now_ns < since_ns:
+            break
+        found = point
+    return found

@@ -1,0 +1,188 @@
+"""A tick's readings: how memory stands, and how much time is lost to it.
+
+Rule: everything is opened at the start, and a sample only re-reads. What a
+kernel lacks (PSI, swap, zram, ZFS) costs nothing. Memory that cannot be read is
+an error; pressure and activity that cannot be read are unknown, and counted.
+"""
+
+from __future__ import annotations
+
+import os
+
+from forestall.core.events import Sampled
+from forestall.core.model import Activity, Holdings, Memory, Pressure
+from forestall.core.value import TYPE_CHECKING, replace
+from forestall.kernel.confinement import find_confinement
+from forestall.kernel.errors import KernelFormatError
+from forestall.kernel.files import KernelFile, try_open
+from forestall.kernel.meminfo import Meminfo
+from forestall.kernel.parse import parse_arcstats, parse_holdings, parse_pressure, parse_vmstat
+from forestall.kernel.swap import SwapReader, ratio_of
+
+if TYPE_CHECKING:
+    from forestall.kernel.files import Pread
+
+PRESSURE_BYTES = 256
+"""Two lines of at most 100 bytes."""
+
+
+class Sampler:
+    """Reads one sample after another.
+
+    Cost: 9 µs for memory and pressure, 27 µs more with activity (Python 3.11, Linux 6.18).
+
+    Args:
+        root: Where /proc and /sys are; another one in tests.
+        pread: Replaced in tests that let the n-th read fail.
+
+    Raises: OSError without /proc/meminfo; KernelFormatError without MemAvailable in it.
+    """
+
+    def __init__(self, root: str = "/", *, pread: Pread = os.pread) -> None:
+        base = root.rstrip("/")
+        self._file = KernelFile(f"{base}/proc/meminfo", pread=pread)
+        self._meminfo = Meminfo(self._file)
+        self._confinement = find_confinement(base, pread=pread)
+        self._pressure = self._open_pressure(base, pread)
+        self._vmstat = try_open(f"{base}/proc/vmstat", pread=pread)
+        self._arcstats = try_open(f"{base}/proc/spl/kstat/zfs/arcstats", pread=pread)
+        self._swap = SwapReader(base, pread=pread)
+        self._swap_total_bytes = -1
+        self._pressure_raw = b""
+        self._pressure_known: Pressure | None = None
+        self.pressure_errors = 0
+        self.activity_errors = 0
+        self.arc_errors = 0
+        # A first reading learns the layout, and refuses a kernel we cannot serve.
+        self._meminfo.read()
+
+    def sample(self, now_ns: int, *, with_activity: bool) -> Sampled:
+        """Read how memory stands.
+
+        Args:
+            now_ns: The moment to stamp the sample with.
+            with_activity: Read /proc/vmstat too; it costs more than all else together.
+
+        Raises: OSError; KernelFormatError.
+        """
+        memory = self._meminfo.read()
+        if memory.swap_total_bytes or self._swap_total_bytes > 0:
+            memory = self._priced(memory, now_ns)
+        if self._arcstats is not None:
+            memory = self._with_arc(memory, self._arcstats)
+        if self._confinement is not None:
+            memory = self._confinement.narrow(memory)
+        pressure = self._read_pressure()
+        return Sampled(now_ns, memory, pressure, self._read_activity() if with_activity else None)
+
+    def holdings(self) -> Holdings:
+        """Read where memory is when processes do not explain it.
+
+        Raises: OSError; KernelFormatError.
+        """
+        self._swap.refresh_prices()
+        return parse_holdings(self._file.read(), zram_bytes=self._swap.zram_bytes)
+
+    def describe(self) -> dict[str, object]:
+        """Say what was found, for status and doctor."""
+        confinement = self._confinement
+        return {
+            "pressure": self._pressure.path if self._pressure else None,
+            "vmstat": self._vmstat is not None,
+            "zfs": self._arcstats is not None,
+            "container_limit": confinement.folder if confinement else None,
+            "cgroup_version": confinement.version if confinement else None,
+            "swap": [
+                {
+                    "path": priced.area.path,
+                    "kind": "zram" if priced.zram else priced.area.kind,
+                    "size_bytes": priced.area.size_bytes,
+                    "priority": priced.area.priority,
+                    "ratio": ratio_of(priced.zram) if priced.zram else None,
+                }
+                for priced in self._swap.areas
+            ],
+            "errors": {
+                "pressure": self.pressure_errors,
+                "activity": self.activity_errors,
+                "arc": self.arc_errors,
+                "swap": self._swap.errors,
+            },
+        }
+
+    def close(self) -> None:
+        """Close every descriptor."""
+        for part in (
+            self._file,
+            self._pressure,
+            self._vmstat,
+            self._arcstats,
+            self._swap,
+            self._confinement,
+        ):
+            if part is not None:
+                part.close()
+
+    def _open_pressure(self, base: str, pread: Pread) -> KernelFile | None:
+        # Inside a container its own pressure counts: the host's tells of strangers.
+        confinement = self._confinement
+        paths = [f"{confinement.folder}/memory.pressure"] if confinement else []
+        for path in (*paths, f"{base}/proc/pressure/memory"):
+            file = try_open(path, pread=pread)
+            if file is None:
+                continue
+            try:
+                # With PSI switched off, opening or reading gives EOPNOTSUPP, or nothing comes.
+                if parse_pressure(file.head(PRESSURE_BYTES)) is not None:
+                    return file
+            except (OSError, KernelFormatError):
+                pass
+            file.close()
+        return None
+
+    def _priced(self, memory: Memory, now_ns: int) -> Memory:
+        swap = self._swap
+        total_bytes = memory.swap_total_bytes
+        if swap.stale(now_ns, total_bytes):
+            swap.refresh(now_ns, total_bytes)
+        self._swap_total_bytes = total_bytes
+        usable_bytes = swap.price(memory.swap_free_bytes, memory.total_bytes)
+        if usable_bytes == memory.swap_usable_bytes:
+            return memory
+        return replace(memory, swap_usable_bytes=usable_bytes)
+
+    def _with_arc(self, memory: Memory, file: KernelFile) -> Memory:
+        # The cache gives way when memory is asked for, down to its minimum; the kernel counts
+        # it as used because ZFS keeps it outside the page cache.
+        try:
+            arc = parse_arcstats(file.read())
+        except (OSError, KernelFormatError):
+            self.arc_errors += 1
+            return memory
+        spare_bytes = max(0, arc.size_bytes - arc.min_bytes)
+        available_bytes = min(memory.total_bytes, memory.available_bytes + spare_bytes)
+        return replace(memory, available_bytes=available_bytes)
+
+    def _read_pressure(self) -> Pressure | None:
+        if self._pressure is None:
+            return None
+        try:
+            raw = self._pressure.head(PRESSURE_BYTES)
+            if raw != self._pressure_raw:
+                self._pressure_known = parse_pressure(raw)
+                self._pressure_raw = raw
+        except (OSError, KernelFormatError):
+            # Memory is still known: to pass that on is better than to be blind.
+            self.pressure_errors += 1
+            return None
+        # In calm the text is the same from tick to tick.
+        return self._pressure_known
+
+    def _read_activity(self) -> Activity | None:
+        if self._vmstat is None:
+            return None
+        try:
+            return parse_vmstat(self._vmstat.read())
+        except (OSError, KernelFormatError):
+            self.activity_errors += 1
+            return None
