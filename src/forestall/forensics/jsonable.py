@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+from forestall.forensics.causes import Finding
 from forestall.forensics.model import Evidence, Incident
 
 _LATER = frozenset({"marks", "counts", "first_line", "zones", "tasks", "lines"})
@@ -35,6 +36,20 @@ def to_json(incident: Incident) -> dict[str, Any]:
         if not result.get(name):
             result.pop(name, None)
     return result
+
+
+def finding_to_json(finding: Finding) -> dict[str, Any]:
+    """Give a finding as a dictionary of plain values."""
+    return {
+        "rule": finding.rule,
+        "family": finding.cause.family.value,
+        "cause": finding.cause.title,
+        "confidence": finding.confidence,
+        "sentence": finding.sentence,
+        "advice": finding.advice,
+        "command": finding.command,
+        "evidence": [_plain(mark) for mark in finding.evidence],
+    }
 
 
 def _plain(value: object) -> Any:

@@ -54,6 +54,8 @@ _START = re.compile(
     """,
     re.VERBOSE,
 )
+_RAW_RECORD = re.compile(r"\d{1,4},\d+,\d+,")
+_RECORD_FIELD = re.compile(r" (?:SUBSYSTEM|DEVICE|PRINTK_CALLER)=\S")
 _OPEN_END = re.compile(r"[Oo]ut of memory(?: \(\w+\))?:$|[Kk]ill(?:ed)? process$")
 _LIMIT_OF = re.compile(r"\s*Task in /")
 _DIGITS = re.compile(r"\d{1,5}$")
@@ -137,6 +139,9 @@ class Joiner:
 
     def feed(self, physical: str, number: int, *, cut: bool = False) -> Iterator[Line]:
         """Take one physical line; give the lines that are whole now."""
+        if "\\x0a" in physical and _RAW_RECORD.match(physical):
+            # The kernel's own device writes the line feeds inside a record like this.
+            physical = physical.replace("\\x0a", "#012")
         if "#012" in physical:
             parts = physical.replace("#011", "\t").split("#012")
             yield from self._feed_one(parts[0], number, cut=False)
@@ -158,6 +163,8 @@ class Joiner:
             yield line
 
     def _feed_one(self, physical: str, number: int, *, cut: bool) -> Iterator[Line]:
+        if _RECORD_FIELD.match(physical) and self._open is not None:
+            return
         raw = clean(physical[:MAX_LINE_CHARS])
         length, raw = len(raw), raw.rstrip()
         if raw[:1] == "{":

@@ -11,8 +11,10 @@ from collections.abc import Iterable
 from dataclasses import fields, replace
 
 from forestall.forensics.model import Incident
+from forestall.forensics.times import second_of_hour
 
 _NEAR_LINES = 400
+_SAME_SECONDS = 5.0
 _FOLDED = tuple(
     field.name
     for field in fields(Incident)
@@ -31,18 +33,23 @@ def identity(incident: Incident) -> tuple[object, ...] | None:
         # The uptime of a copy may be that of another of its lines: the victim decides there.
         size = (victim.total_vm_kb, victim.anon_rss_kb)
         if incident.uptime_s is not None or None not in size:
-            return (incident.agent, incident.host, victim.pid, victim.comm, *size)
+            return (incident.agent, victim.pid, victim.comm, *size)
         return None
     if incident.invoker is None or incident.uptime_s is None:
         return None
-    return (incident.host, incident.uptime_s, incident.invoker.comm, incident.invoker.pid)
+    return (incident.uptime_s, incident.invoker.comm, incident.invoker.pid)
 
 
 def settle(incidents: Iterable[Incident]) -> list[Incident]:
-    """Fold copies into their first, link double claims, and put all in the log's order."""
+    """Put one log's incidents in its order, fold copies into their first, link double claims."""
+    return _link(fold_copies(sorted(incidents, key=lambda one: one.first_line)))
+
+
+def fold_copies(incidents: Iterable[Incident]) -> list[Incident]:
+    """Fold copies of one report, as two log files have them, into the first."""
     kept: dict[tuple[object, ...], int] = {}
     result: list[Incident] = []
-    for incident in sorted(incidents, key=lambda one: one.first_line):
+    for incident in incidents:
         key = identity(incident)
         at = kept.get(key) if key is not None else None
         if at is not None and _same_moment(result[at], incident):
@@ -51,13 +58,18 @@ def settle(incidents: Iterable[Incident]) -> list[Incident]:
         if key is not None:
             kept[key] = len(result)
         result.append(incident)
-    return _link(result)
+    return result
 
 
 def _same_moment(one: Incident, other: Incident) -> bool:
+    if one.host and other.host and one.host != other.host:
+        return False
     if one.uptime_s is not None and other.uptime_s is not None:
-        return abs(one.uptime_s - other.uptime_s) < 5.0
-    return one.time is None or other.time is None or one.time[-8:] == other.time[-8:]
+        return abs(one.uptime_s - other.uptime_s) < _SAME_SECONDS
+    mine, its = (second_of_hour(i.time) if i.time else None for i in (one, other))
+    if mine is None or its is None:
+        return True
+    return min((mine - its) % 3600, (its - mine) % 3600) < _SAME_SECONDS
 
 
 def fold(first: Incident, copy: Incident) -> Incident:
@@ -99,3 +111,18 @@ def _link_pair(incidents: list[Incident], one: int, other: int) -> None:
     if near and names:
         incidents[one] = replace(claim, counts=False, also_by="kernel")
         incidents[other] = replace(kernel, also_by=claim.agent)
+
+
+def on_one_line(read: list[Incident], records: Iterable[Incident]) -> list[Incident]:
+    """Put the guard's own records among what was read, by uptime; logs without one stay first."""
+    own = list(records)
+    if not own:
+        return read
+    place = {id(incident): number for number, incident in enumerate(read)}
+    early = float("-inf")
+
+    def moment(incident: Incident) -> tuple[float, int]:
+        uptime = incident.uptime_s if incident.uptime_s is not None else early
+        return (uptime, place.get(id(incident), len(read)))
+
+    return _link(fold_copies(sorted([*read, *own], key=moment)))

@@ -182,10 +182,10 @@ def swap(incident: Incident, _log: Sequence[Incident]) -> Finding | None:
         return None
     if total == 0:
         sentence = "There was no swap: memory that nobody touches could not make room."
-        return _swap(incident, "no-swap", sentence, Cause.HARDWARE, 0.4)
+        return _swap(incident, "no-swap", sentence, Cause.HARDWARE, 0.3)
     if free is not None and free < total * 0.03:
         sentence = f"Swap was full: {size(free)} of {size(total)} free."
-        return _swap(incident, "swap-full", sentence, Cause.HARDWARE, 0.5)
+        return _swap(incident, "swap-full", sentence, Cause.HARDWARE, 0.4)
     return None
 
 

@@ -213,7 +213,9 @@ def _cause(found: Iterable[Finding]) -> tuple[str, ...]:
 
 
 def _advice(found: Sequence[Finding]) -> tuple[str, ...]:
-    return tuple(f"{finding.advice}\n    {finding.command}" for finding in found[:3])
+    return tuple(
+        line for finding in found[:3] for line in (finding.advice, f"    $ {finding.command}")
+    )
 
 
 def _unsaid(incident: Incident) -> tuple[str, ...]:
