@@ -83,10 +83,11 @@ def parse_meminfo(raw: bytes) -> Memory:
     total_bytes = kib_field("meminfo", text, b"MemTotal:")
     if total_bytes == 0:
         reject("meminfo", "MemTotal is zero", raw)
+    available_bytes = kib_field("meminfo", text, b"MemAvailable:")
     swap_free_bytes = kib_field("meminfo", text, b"SwapFree:")
     return Memory(
         total_bytes=total_bytes,
-        available_bytes=kib_field("meminfo", text, b"MemAvailable:"),
+        available_bytes=available_bytes,
         swap_total_bytes=kib_field("meminfo", text, b"SwapTotal:"),
         swap_free_bytes=swap_free_bytes,
         swap_usable_bytes=swap_free_bytes,
