@@ -28,7 +28,7 @@ arena: setup
 	$(BIN)/python -m arena all
 
 docs: setup
-	$(BIN)/python -m forestall.cli.main docs
+	$(BIN)/python -m forestall.cli.main docs docs
 
 setup: $(STAMP)
 

@@ -59,7 +59,7 @@ def test_a_limit_reads_back_as_written(share, size, smaller):
     assert again.of(2**40) == limit.of(2**40)
 
 
-@given(st.integers(0, 10**15).map(lambda us: us * 1000))
+@given(st.integers(0, 10**12).map(lambda us: us * 1000))
 def test_a_duration_reads_back_as_written(duration_ns):
     assert forms.parse_duration(forms.duration_text(duration_ns)) == duration_ns
 

@@ -20,15 +20,15 @@ class ControlError(ForestallError):
     """Root of what can go wrong between a client and the guard."""
 
 
-class Unreachable(ControlError):  # noqa: N818 - a state of the world, named as people say it
+class Unreachable(ControlError):
     """The guard does not answer."""
 
 
-class BadMessage(ControlError):  # noqa: N818 - as above
+class BadMessage(ControlError):
     """Bytes that are not the protocol; the connection is of no more use."""
 
 
-class Refused(ControlError):  # noqa: N818 - as above
+class Refused(ControlError):
     """The answer is an error; raised by handlers, and again in the client.
 
     Args:

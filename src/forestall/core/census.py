@@ -1,9 +1,10 @@
-"""Who grew, kept cheaply: two running means per process that was worth a row.
+"""Who grew, kept cheaply: three running means per process that was worth a row.
 
-A process is compared with its own recent past. The short mean (3 s) tells who
-grows now, the long one (30 s) who has grown lately; together they answer "who
-grew while memory shrank" at the moment of decision, without a history per
-process. Between two surveys the means move towards the footprint by the share
+A process is compared with its own past. The short mean (3 s) tells who grows
+now, the long one (30 s) who has grown lately; together they answer "who grew
+while memory shrank" at the moment of decision, without a history per process.
+The slow one (20 min) knows who crept up, when nobody has grown lately. Between
+two surveys the means move towards the footprint by the share
 ``1 - exp(-dt / constant)``.
 """
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 SHORT_NS = 3 * SECOND
 LONG_NS = 30 * SECOND
+SLOW_NS = 20 * 60 * SECOND
 NOW_WEIGHT = LONG_NS // SHORT_NS
 """A steady climb stands equally in both terms; one that has stopped keeps the fading one only."""
 
@@ -30,6 +32,7 @@ class Track:
 
     short_bytes: float
     long_bytes: float
+    slow_bytes: float
     held_bytes: int
     major_faults: int
     fault_rate: float
@@ -55,6 +58,8 @@ class Blame:
     """Weighted growth; comparable between processes, not a size."""
     recent_bytes: int
     """Growth over about the last half minute: the number people are shown."""
+    drift_bytes: int
+    """Growth over about the last twenty minutes."""
     fault_rate: float
 
 
@@ -63,6 +68,7 @@ def count(census: Census, now_ns: int, rows: tuple[Row, ...], shmem_bytes: int |
     span_ns = now_ns - census.now_ns if census.now_ns else 0
     short = 1.0 - exp(-span_ns / SHORT_NS)
     long = 1.0 - exp(-span_ns / LONG_NS)
+    slow = 1.0 - exp(-span_ns / SLOW_NS)
     before = census.tracks
     tracks: dict[ProcessId, Track] = {}
     for row in rows:
@@ -76,6 +82,7 @@ def count(census: Census, now_ns: int, rows: tuple[Row, ...], shmem_bytes: int |
         tracks[row.id] = Track(
             track.short_bytes + (held - track.short_bytes) * short,
             track.long_bytes + (held - track.long_bytes) * long,
+            track.slow_bytes + (held - track.slow_bytes) * slow,
             held,
             row.major_faults,
             track.fault_rate + (rate - track.fault_rate) * short,
@@ -93,10 +100,11 @@ def blame_of(census: Census, process: ProcessId) -> Blame:
     """Say how far a process answers for the shortage; nothing for the unknown."""
     track = census.tracks.get(process)
     if track is None:
-        return Blame(0, 0, 0.0)
+        return Blame(0, 0, 0, 0.0)
     recent = max(0.0, track.held_bytes - track.long_bytes)
     now = max(0.0, track.held_bytes - track.short_bytes)
-    return Blame(int(recent + NOW_WEIGHT * now), int(recent), track.fault_rate)
+    drift = max(0.0, track.held_bytes - track.slow_bytes)
+    return Blame(int(recent + NOW_WEIGHT * now), int(recent), int(drift), track.fault_rate)
 
 
 def shmem_growth_bytes(census: Census) -> int:
@@ -109,8 +117,9 @@ def shmem_growth_bytes(census: Census) -> int:
 
 
 def _begin(row: Row, held: int, *, first: bool) -> Track:
-    # Young enough that all it holds was taken within the long window: all of it is
-    # growth. Older and never seen: unknown, and unknown is nobody's fault.
-    young = row.age_ns < LONG_NS
+    # Young enough that all it holds was taken within a window: all of it is growth.
+    # Older and never seen: unknown, and unknown is nobody's fault.
     short = 0.0 if row.age_ns < SHORT_NS and not first else float(held)
-    return Track(short, 0.0 if young else float(held), held, row.major_faults, 0.0)
+    long = 0.0 if row.age_ns < LONG_NS else float(held)
+    slow = 0.0 if row.age_ns < SLOW_NS else float(held)
+    return Track(short, long, slow, held, row.major_faults, 0.0)

@@ -6,7 +6,7 @@ it knows.
 
 from __future__ import annotations
 
-from forestall.core.census import Census
+from forestall.core.census import Census, Track
 from forestall.core.codec import register
 from forestall.core.model import Activity, Force, Holdings, Level, Memory, ProcessId, Stage
 from forestall.core.trend import Flow, Point, Trail
@@ -145,4 +145,4 @@ def under(state: State, rules: Rules) -> State:
 
 
 register(Calm, Choosing, Ending, Settling, Ceilings, Prospect, Told, State)
-register(Trail, Point, Flow, Census)
+register(Trail, Point, Flow, Census, Track)

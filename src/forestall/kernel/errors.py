@@ -31,7 +31,7 @@ class KernelFormatError(KernelError):
         self.excerpt = excerpt
 
 
-class ProcessGone(KernelError):  # noqa: N818 - an answer more often than an error
+class ProcessGone(KernelError):
     """Nobody has this PID any more; routine, and to be expected between any two reads."""
 
     def __init__(self, pid: int) -> None:

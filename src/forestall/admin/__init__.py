@@ -1,0 +1,1 @@
+"""What an administrator changes: the service, protection, units. It can all be undone."""

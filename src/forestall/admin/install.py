@@ -1,0 +1,341 @@
+"""Installing the guard as a service, and taking it away without a trace.
+
+What runs as root is a copy that belongs to root, never a link into somebody's
+clone. Every file written is in the manifest, with its digest, before the next
+one is written; uninstall reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forestall import __version__
+from forestall.admin.copies import copy_packages, packages
+from forestall.admin.errors import AdminError
+from forestall.admin.unit_file import LAUNCHER, PREFIX, PYTHON, UNIT_NAME, render_unit
+from forestall.config.errors import ConfigError
+from forestall.config.example import example_settings
+from forestall.config.read import MAIN_FILE, load
+from forestall.config.trust import check
+from forestall.inspect.killers import UNITS, killer_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from forestall.admin.systemd import Systemd
+
+UNIT_FILE = f"/etc/systemd/system/{UNIT_NAME}"
+SETTINGS_FILE = f"/{MAIN_FILE}"
+STATE_FOLDER = "/var/lib/forestall"
+MANIFEST = "manifest.json"
+PYTHON_LEAST = (3, 11)
+
+_LAUNCHER_TEXT = """#!{python} -I
+# Written by forestall install; forestall uninstall removes it.
+import sys
+
+sys.path.insert(0, "{prefix}")
+from forestall.cli.main import main
+
+main()
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What somebody asked for."""
+
+    root: Path = Path("/")
+    """Everything is written below it; other than / for tests and images."""
+    prefix: str = PREFIX
+    start: bool = True
+    beside: bool = False
+    """Install although another killer is active."""
+    replace: bool = False
+    """Stop and disable the other killers; uninstall enables them again."""
+
+
+@dataclass(slots=True)
+class Manifest:
+    """What install wrote, so that uninstall can take it away."""
+
+    prefix: str
+    files: dict[str, str] = field(default_factory=dict)
+    """SHA-256 by path, of the files outside the prefix."""
+    replaced: list[str] = field(default_factory=list)
+    """Units that were disabled to make room."""
+    restart: list[str] = field(default_factory=list)
+    """Those of them that were running."""
+
+    def to_json(self) -> str:
+        """Write the manifest."""
+        return json.dumps(
+            {
+                "version": __version__,
+                "prefix": self.prefix,
+                "files": self.files,
+                "replaced": self.replaced,
+                "restart": self.restart,
+            },
+            indent=2,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Read a manifest.
+
+        Raises: AdminError when it is none.
+        """
+        try:
+            held: dict[str, Any] = json.loads(text)
+            return cls(
+                held["prefix"], dict(held["files"]), list(held["replaced"]), list(held["restart"])
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise AdminError(f"the manifest of the installation is damaged: {error}") from None
+
+
+class Installer:
+    """Installs and uninstalls.
+
+    Args:
+        say: Called with a line for each thing that is done.
+        find: Names what is copied; tests have something smaller.
+    """
+
+    def __init__(
+        self,
+        wish: Wish,
+        systemd: Systemd,
+        say: Callable[[str], None],
+        *,
+        find: Callable[[], dict[str, Path]] = packages,
+    ) -> None:
+        self._find = find
+        self._wish = wish
+        self._systemd = systemd
+        self._say = say
+        self._real = wish.root == Path("/")
+        self._use_systemd = self._real and systemd.present()
+        self._rivals: list[str] | None = None
+
+    def check(self) -> list[str]:
+        """Look whether it can be done; returns the active killers that stand in the way.
+
+        Raises: AdminError with what is in the way; ConfigError for wrong settings.
+        """
+        if self._real and os.geteuid() != 0:
+            raise AdminError("installing a service takes root; try sudo")
+        if not self._wish.prefix.startswith("/") or self._wish.prefix.count("/") < 2:
+            raise AdminError("the prefix must be a folder of its own, such as " + PREFIX)
+        self._check_prefix()
+        self._check_python()
+        self._find()
+        load(root=self._wish.root)
+        rivals = self._systemd.active(UNITS) if self._use_systemd else []
+        if rivals and not (self._wish.beside or self._wish.replace):
+            names = ", ".join(sorted({killer_of(unit) for unit in rivals}))
+            raise AdminError(
+                f"{names} is active, and two killers fight over one machine; "
+                "--replace disables it until uninstall, --beside leaves it running"
+            )
+        self._rivals = rivals
+        return rivals
+
+    def install(self) -> None:
+        """Install or upgrade.
+
+        Raises: AdminError; OSError. A failed start leaves everything in place to be
+        looked at, and uninstall still takes it away.
+        """
+        rivals = self.check() if self._rivals is None else self._rivals
+        manifest = self._known_manifest() or Manifest(self._wish.prefix)
+        self._place_copy(manifest)
+        self._write(manifest, LAUNCHER, self._launcher_text(), 0o755)
+        if not self._at(SETTINGS_FILE).exists():
+            self._write(manifest, SETTINGS_FILE, example_settings(), 0o644)
+        self._write(
+            manifest,
+            UNIT_FILE,
+            render_unit(prefix=self._wish.prefix, launcher=LAUNCHER, python=PYTHON),
+            0o644,
+        )
+        if self._real:
+            check([self._at(self._wish.prefix), self._at(LAUNCHER), self._at(UNIT_FILE)])
+        if not self._use_systemd:
+            why = "systemd does not run here" if self._real else "this is not the running machine"
+            self._say(f"{why}: nothing was started")
+            return
+        if self._wish.replace:
+            self._disable(manifest, rivals)
+        self._systemd.do("daemon-reload")
+        if self._wish.start:
+            self._systemd.do("enable", UNIT_NAME)
+            self._systemd.do("restart", UNIT_NAME)
+            self._say(f"{UNIT_NAME} is enabled and runs")
+
+    def uninstall(self, *, purge: bool) -> None:
+        """Take away what install wrote.
+
+        Args:
+            purge: Also changed settings and kept records.
+
+        Raises: AdminError without an installation; OSError.
+        """
+        manifest = self._known_manifest()
+        if manifest is None:
+            raise AdminError(f"there is no installation at {self._wish.prefix}")
+        if self._real and os.geteuid() != 0:
+            raise AdminError("uninstalling takes root; try sudo")
+        if self._use_systemd and self._at(UNIT_FILE).exists():
+            self._systemd.do("disable", "--now", UNIT_NAME)
+        for path, digest in manifest.files.items():
+            self._remove_file(path, digest, purge=purge)
+        if purge:
+            self._remove_folder("/etc/forestall")
+            self._remove_folder(STATE_FOLDER)
+        self._leave_folders()
+        if self._use_systemd:
+            self._systemd.do("daemon-reload")
+            self._enable_again(manifest)
+        # Last: while it is there, a second try knows what is left to do.
+        self._remove_folder(self._wish.prefix)
+
+    # Checks.
+
+    def _check_prefix(self) -> None:
+        prefix = self._at(self._wish.prefix)
+        if prefix.exists() and not (prefix / MANIFEST).is_file():
+            raise AdminError(f"{prefix} exists and is not an installation of forestall")
+
+    def _check_python(self) -> None:
+        if not self._real:
+            return
+        real = Path(PYTHON).resolve()
+        version = _version_of(real)
+        if version is None or version < PYTHON_LEAST:
+            found = ".".join(map(str, version)) if version else "missing"
+            raise AdminError(f"{PYTHON} is {found}; the service needs 3.11 or newer there")
+        try:
+            check([real])
+        except ConfigError as error:
+            raise AdminError(f"the interpreter cannot be trusted with root: {error}") from None
+
+    # Writing.
+
+    def _at(self, path: str) -> Path:
+        return self._wish.root / path.lstrip("/")
+
+    def _launcher_text(self) -> str:
+        return _LAUNCHER_TEXT.format(python=PYTHON, prefix=self._wish.prefix)
+
+    def _place_copy(self, manifest: Manifest) -> None:
+        """Build the copy beside, then swap: a running guard never sees half of one."""
+        prefix = self._at(self._wish.prefix)
+        fresh, old = prefix.with_name(prefix.name + ".new"), prefix.with_name(prefix.name + ".old")
+        prefix.parent.mkdir(parents=True, exist_ok=True)
+        for left_over in (fresh, old):
+            shutil.rmtree(left_over, ignore_errors=True)
+        found = self._find()
+        copy_packages(found, fresh)
+        (fresh / MANIFEST).write_text(manifest.to_json())
+        (fresh / MANIFEST).chmod(0o644)
+        if prefix.exists():
+            prefix.rename(old)
+        fresh.rename(prefix)
+        shutil.rmtree(old, ignore_errors=True)
+        self._say(f"{self._wish.prefix}: a copy of {', '.join(sorted(found))}")
+
+    def _write(self, manifest: Manifest, path: str, text: str, mode: int) -> None:
+        target = self._at(path)
+        digest = _digest(text.encode())
+        if target.exists() and path not in manifest.files:
+            raise AdminError(f"{path} exists and is not ours; move it away first")
+        manifest.files[path] = digest
+        self._save(manifest)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.with_name(target.name + ".forestall-new")
+        beside.write_text(text)
+        beside.chmod(mode)
+        beside.rename(target)
+        self._say(path)
+
+    def _save(self, manifest: Manifest) -> None:
+        (self._at(self._wish.prefix) / MANIFEST).write_text(manifest.to_json())
+
+    def _known_manifest(self) -> Manifest | None:
+        try:
+            return Manifest.from_json((self._at(self._wish.prefix) / MANIFEST).read_text())
+        except FileNotFoundError:
+            return None
+
+    # Rivals.
+
+    def _disable(self, manifest: Manifest, rivals: list[str]) -> None:
+        enabled = self._systemd.enabled(UNITS)
+        manifest.replaced = sorted({*manifest.replaced, *enabled})
+        manifest.restart = sorted({*manifest.restart, *rivals})
+        self._save(manifest)
+        for unit in sorted({*enabled, *rivals}):
+            self._systemd.do("disable", "--now", unit)
+            self._say(f"{unit} is disabled until uninstall")
+
+    def _enable_again(self, manifest: Manifest) -> None:
+        for unit in manifest.replaced:
+            self._systemd.do("enable", unit)
+            self._say(f"{unit} is enabled again")
+        for unit in manifest.restart:
+            self._systemd.do("start", unit)
+
+    # Removing.
+
+    def _remove_file(self, path: str, digest: str, *, purge: bool) -> None:
+        target = self._at(path)
+        try:
+            held = _digest(target.read_bytes())
+        except FileNotFoundError:
+            return
+        if path == SETTINGS_FILE and held != digest and not purge:
+            self._say(f"{path} was changed and stays; --purge removes it")
+            return
+        target.unlink()
+        self._say(f"{path} is removed")
+
+    def _remove_folder(self, path: str) -> None:
+        target = self._at(path)
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+            self._say(f"{path} is removed")
+
+    def _leave_folders(self) -> None:
+        """Remove our folders where nothing of anybody's is left in them."""
+        for path in ("/etc/forestall/forestall.toml.d", "/etc/forestall", STATE_FOLDER):
+            target = self._at(path)
+            if not target.is_dir():
+                continue
+            try:
+                target.rmdir()
+            except OSError:
+                self._say(f"{path} is not empty and stays; --purge removes it")
+
+
+def _digest(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()
+
+
+def _version_of(python: Path) -> tuple[int, int] | None:
+    """Read the version out of the file's name, or out of our own if it is our interpreter."""
+    if python == Path(sys.executable).resolve():
+        return sys.version_info[:2]
+    _, _, digits = python.name.partition("python")
+    major, dot, minor = digits.partition(".")
+    if not dot or not major.isdigit() or not minor.isdigit():
+        return None
+    return int(major), int(minor)

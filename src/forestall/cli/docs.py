@@ -1,0 +1,76 @@
+"""``forestall docs``: write the pages that are read off tables. Hidden; for ``make docs``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from forestall.cli.exits import exits_markdown
+from forestall.cli.main import command as root
+from forestall.cli.table import SECTIONS, present
+from forestall.config.docs import settings_markdown
+
+
+@click.command(hidden=True)
+@click.argument("folder", default="docs", type=click.Path(file_okay=False, path_type=Path))
+def command(folder: Path) -> None:
+    """Write the generated pages into FOLDER."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in pages().items():
+        (folder / name).write_text(text)
+
+
+def pages() -> dict[str, str]:
+    """Return every generated page by its file name."""
+    return {
+        "settings.md": settings_markdown(),
+        "exit-codes.md": exits_markdown(),
+        "commands.md": commands_markdown(),
+    }
+
+
+def commands_markdown() -> str:
+    """Return the whole of ``docs/commands.md``."""
+    parts = [
+        "# Commands\n\n*Generated from the commands themselves; run `make docs`.*\n",
+    ]
+    context = click.Context(root, info_name="forestall")
+    for title, rows in SECTIONS:
+        listed = present(rows)
+        if not listed:
+            continue
+        parts.append(f"\n## {title}\n")
+        for row in listed:
+            one = root.get_command(context, row.name)
+            assert one is not None, row
+            parts.append(_command_markdown(f"forestall {row.name}", one, row.help))
+    return "".join(parts)
+
+
+def _command_markdown(name: str, one: click.Command, short: str) -> str:
+    arguments = [
+        (param.metavar or (param.name or "").upper())
+        for param in one.params
+        if isinstance(param, click.Argument)
+    ]
+    usage = " ".join([name, *arguments])
+    parts = [f"\n### `{usage}`\n\n{_paragraphs(one.help or short)}\n"]
+    options = [
+        (", ".join(f"`{opt}`" for opt in (*param.opts, *param.secondary_opts)), param.help or "")
+        for param in one.params
+        if isinstance(param, click.Option) and not param.hidden
+    ]
+    if options:
+        lines = [f"| {names} | {text.replace('|', '/')} |" for names, text in options]
+        parts.append("\n| option | what it does |\n| --- | --- |\n" + "\n".join(lines) + "\n")
+    if isinstance(one, click.Group):
+        for child_name, child in one.commands.items():
+            parts.append(_command_markdown(f"{name} {child_name}", child, child.help or ""))
+    return "".join(parts)
+
+
+def _paragraphs(text: str) -> str:
+    # \b marks text that click must not wrap; here it would only show as an odd sign.
+    lines = [line.strip() for line in text.replace("\b", "").splitlines()]
+    return "\n".join(lines).strip()

@@ -1,0 +1,32 @@
+"""``forestall reload``: compile the settings again and hand the rules to the guard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from forestall.cli.console import out
+from forestall.cli.link import connect
+from forestall.config.read import load
+from forestall.core.codec import encode
+
+
+@click.command()
+@click.option(
+    "--config",
+    "files",
+    multiple=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Read this file and no other; may be given again.",
+)
+@click.option("--socket", metavar="PATH", help="Where the guard listens.")
+def command(files: tuple[Path, ...], socket: str | None) -> None:
+    """Put changed settings in force; bad settings change nothing.
+
+    What is under [guard] takes effect at the next start only.
+    """
+    settings = load(files or None)
+    with connect(socket) as guard:
+        answer = guard.call("Reload", rules=encode(settings.rules))
+    out().print(f"reloaded: {answer.get('triggers')} triggers are in force")

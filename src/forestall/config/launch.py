@@ -1,0 +1,77 @@
+"""From the first stage to the guard: compiled rules go into a memfd, and this process becomes it.
+
+The interpreter that read the settings has imported tomllib and more; exec
+leaves all of that behind. The guard keeps our PID, so a supervisor keeps it too.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from forestall.core.codec import encode
+from forestall.core.rules import Options
+from forestall.core.value import replace
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from forestall.core.rules import Rules
+
+FLAGS = ("-I", "-S", "-E")
+PACKAGE = str(Path(__file__).resolve().parents[1])
+
+
+def hand_over(rules: Rules, options: Options, *, foreground: bool) -> bytes:
+    """Pack what the second stage needs: rules, options, and whether a person watches."""
+    return marshal.dumps((encode(rules), encode(options), foreground))
+
+
+def arguments(fd: int, *, package: str) -> list[str]:
+    """Return the command line of the second stage, without the interpreter."""
+    return [*FLAGS, f"{package}/guard/start.py", str(fd)]
+
+
+def exec_guard(
+    rules: Rules, options: Options, *, foreground: bool, package: str = PACKAGE
+) -> NoReturn:
+    """Become the guard; does not return.
+
+    Raises: OSError when the interpreter cannot be started again.
+    """
+    # 0: no MFD_CLOEXEC, for this descriptor is meant to survive the exec.
+    fd = os.memfd_create("forestall-rules", 0)
+    with os.fdopen(os.dup(fd), "wb") as file:
+        file.write(hand_over(rules, options, foreground=foreground))
+    os.lseek(fd, 0, os.SEEK_SET)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *arguments(fd, package=package)])  # noqa: S606 - no shell wanted
+
+
+def user_socket(uid: int, environment: Mapping[str, str]) -> str:
+    """Where the guard of one user listens."""
+    return f"{environment.get('XDG_RUNTIME_DIR') or f'/run/user/{uid}'}/forestall/control.sock"
+
+
+def fit_to_user(options: Options, uid: int, environment: Mapping[str, str]) -> Options:
+    """Make options fit for somebody who is not root: own processes, own folders.
+
+    What was set is kept; only the defaults that need root are replaced.
+    """
+    if uid == 0:
+        return options
+    usual = Options()
+    changes: dict[str, object] = {}
+    if options.only_uid is None:
+        changes["only_uid"] = uid
+    if options.socket_path == usual.socket_path:
+        changes["socket_path"] = user_socket(uid, environment)
+    if options.record_dir == usual.record_dir:
+        home = environment.get("HOME") or "/"
+        state = environment.get("XDG_STATE_HOME") or f"{home}/.local/state"
+        changes["record_dir"] = f"{state}/forestall"
+    return replace(options, **changes)

@@ -1,0 +1,1 @@
+"""CHANGE: the only package that changes the outside world. Nothing here may be slow."""

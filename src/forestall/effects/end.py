@@ -1,0 +1,156 @@
+"""The only module that can end a process.
+
+Every signal goes through a pidfd, and the pidfd stays open until the process is
+gone: the loop polls it, because its readiness says that memory was given back
+and not only that a number is free.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+
+from forestall.core.events import End, Gone, Refused
+from forestall.core.model import Force, ProcessId
+from forestall.core.value import TYPE_CHECKING
+from forestall.kernel.errors import ProcessGone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# A PID can come back as the id of a thread; pidfd_open() refuses those with
+# EINVAL, and newer kernels with ENOENT. Either way our victim is no more.
+_NOBODY = {errno.ESRCH, errno.EINVAL, errno.ENOENT}
+_SIGNALS = {Force.TERM: signal.SIGTERM, Force.KILL: signal.SIGKILL}
+
+WATCHED_MAX = 512
+"""Victims watched at once; of a larger family the rest is signalled and not waited for."""
+
+
+class EndProcess:
+    """Carries out End requests through pidfds.
+
+    Args:
+        identify: Reads who holds a PID now; raises ProcessGone if nobody does.
+        never: PIDs that are refused whatever the policy says: ours, our parent's, init.
+        dry_run: Do everything but send the signal, and report the victims as
+            gone: a policy that waits for a death that cannot come would go on
+            to the next process, which no real run would do.
+        cgroup_root: Mount point of the v2 hierarchy, for cgroup.kill; empty without one.
+        reap: Called with each pidfd after SIGKILL, to have its memory freed early.
+    """
+
+    def __init__(
+        self,
+        identify: Callable[[int], ProcessId],
+        *,
+        never: frozenset[int],
+        dry_run: bool,
+        cgroup_root: str = "",
+        reap: Callable[[int], None] = lambda _pidfd: None,
+    ) -> None:
+        self._identify = identify
+        self._never = never | {0, 1}
+        self._dry_run = dry_run
+        self._cgroup_root = cgroup_root
+        self._reap = reap
+        self.watched: dict[int, ProcessId] = {}
+        """pidfd -> victim, for the loop to poll."""
+        self._pidfds: dict[ProcessId, int] = {}
+        self.unwatched = 0
+        """Victims signalled but not waited for, because there were too many."""
+
+    def perform(self, request: End, now_ns: int) -> list[Gone | Refused]:
+        """Send the signals; return the news that is known at once."""
+        news: list[Gone | Refused] = []
+        signalled = []
+        for victim in request.victims:
+            answer = self._signal(victim, request.force, now_ns)
+            if answer is not None:
+                news.append(answer)
+            else:
+                signalled.append(victim)
+        if request.force is Force.KILL and not self._dry_run:
+            if request.cgroup and signalled:
+                self._kill_unit(request.cgroup)
+            # All signals first: freeing one victim's memory must not delay the next signal.
+            for victim in signalled:
+                pidfd = self._pidfds.get(victim)
+                if pidfd is not None:
+                    self._reap(pidfd)
+        return news
+
+    def gone(self, pidfd: int, now_ns: int) -> Gone | None:
+        """Turn a readable pidfd into news, and close it."""
+        victim = self.watched.pop(pidfd, None)
+        if victim is None:
+            return None
+        self._pidfds.pop(victim, None)
+        os.close(pidfd)
+        return Gone(now_ns, victim)
+
+    def forget(self) -> list[int]:
+        """Stop watching everybody; returns the descriptors, now closed, for the poll to drop."""
+        closed = list(self.watched)
+        for pidfd in closed:
+            os.close(pidfd)
+        self.watched.clear()
+        self._pidfds.clear()
+        return closed
+
+    def _signal(self, victim: ProcessId, force: Force, now_ns: int) -> Gone | Refused | None:
+        # Race: the PID may have been recycled since the survey. The pidfd is opened
+        # *before* the identity is read again, so a match proves that the descriptor
+        # holds the process that was chosen, and a later exit turns the signal into
+        # ESRCH and not into a stranger's death.
+        if victim.pid in self._never:
+            return Refused(now_ns, victim, "it is init, the guard, or the guard's parent")
+        pidfd = self._pidfds.get(victim)
+        try:
+            if pidfd is None:
+                pidfd = os.pidfd_open(victim.pid)
+                if self._identify(victim.pid) != victim or self._dry_run:
+                    os.close(pidfd)
+                    return Gone(now_ns, victim)
+                self._watch(victim, pidfd)
+            signal.pidfd_send_signal(pidfd, _SIGNALS[force])
+        except ProcessGone:
+            self._drop(victim, pidfd)
+            return Gone(now_ns, victim)
+        except OSError as error:
+            self._drop(victim, pidfd)
+            if error.errno in _NOBODY:
+                return Gone(now_ns, victim)
+            return Refused(now_ns, victim, os.strerror(error.errno or 0))
+        if victim not in self._pidfds:
+            os.close(pidfd)
+            self.unwatched += 1
+            return Gone(now_ns, victim)
+        return None
+
+    def _watch(self, victim: ProcessId, pidfd: int) -> None:
+        if len(self.watched) < WATCHED_MAX:
+            self.watched[pidfd] = victim
+            self._pidfds[victim] = pidfd
+
+    def _drop(self, victim: ProcessId, pidfd: int | None) -> None:
+        self._pidfds.pop(victim, None)
+        if pidfd is not None:
+            self.watched.pop(pidfd, None)
+            os.close(pidfd)
+
+    def _kill_unit(self, cgroup: str) -> None:
+        # Race-free against fork (since Linux 5.14); where it fails the signals above stand.
+        if not self._cgroup_root or ".." in cgroup:
+            return
+        try:
+            fd = os.open(f"{self._cgroup_root}{cgroup}/cgroup.kill", os.O_WRONLY | os.O_CLOEXEC)
+        except OSError:
+            return
+        try:
+            os.write(fd, b"1")
+        except OSError:
+            pass  # threaded, or going away
+        finally:
+            os.close(fd)

@@ -1,0 +1,1 @@
+"""RUN: the daemon. One loop: wait, sample, step, record, perform."""

@@ -1,0 +1,485 @@
+"""The daemon: real ports for the loop, and the one place where it waits.
+
+Everything is opened, forked and imported before readiness is told. After that
+the guard never forks while memory is short, resolves no name, writes to no disk
+and waits for nobody.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import signal
+import sys
+
+from forestall import __version__
+from forestall.control.server import Server
+from forestall.core.codec import decode
+from forestall.core.events import Declined, End, Relieved, Sampled, Tell
+from forestall.core.model import Force, ProcessId
+from forestall.core.rules import Options, Rules
+from forestall.core.sentence import plain
+from forestall.core.standing import Matcher
+from forestall.core.state import Calm
+from forestall.core.units import MINUTE, MS, SECOND, human_bytes, human_ns, human_share
+from forestall.core.value import TYPE_CHECKING
+from forestall.effects import protect
+from forestall.effects.end import EndProcess
+from forestall.guard import selftest
+from forestall.guard.desk import Desk
+from forestall.guard.journal import Speaker
+from forestall.guard.loop import Loop, Ports
+from forestall.guard.supervisor import Supervisor
+from forestall.kernel import libc
+from forestall.kernel.clock import now_ns, wall_ns
+from forestall.kernel.pressure import open_trigger
+from forestall.kernel.processes import ProcessTable, identify
+from forestall.kernel.sampler import Sampler
+from forestall.kernel.wakeups import BROKEN, READ, URGENT, Wakeups
+from forestall.recorder.ring import Ring
+from forestall.relief.hand import Hand
+from forestall.relief.serve import Relief
+
+if TYPE_CHECKING:
+    import socket
+    from typing import Any
+
+    from forestall.core.events import Event, Relieve, Surveyed
+    from forestall.core.state import State
+
+STALL_US = 70_000
+WINDOW_US = 1_000_000
+"""Wake when 7 % of a second was lost to memory; without privilege the window becomes 2 s."""
+WARM_UP_ROUNDS = 3
+QUIET_NS = 2 * SECOND
+"""Calm for so long after an episode before its record is written out."""
+LINE_EVERY_NS = 1 * SECOND
+RELIEF_RETRY_NS = 1 * MINUTE
+
+
+def take_over(fd: int) -> int:
+    """Run the guard on the rules and options in a memfd; returns the exit code."""
+    with os.fdopen(fd, "rb") as handed:
+        handed.seek(0)
+        plain_rules, plain_options, foreground = marshal.loads(handed.read())  # noqa: S302 - ours
+    rules, options = decode(plain_rules), decode(plain_options)
+    return Guard(rules, options, foreground=foreground).run()
+
+
+class Guard:
+    """The guard on this machine."""
+
+    def __init__(self, rules: Rules, options: Options, *, foreground: bool) -> None:
+        self._options = options
+        self._foreground = foreground
+        self._sequence = 0
+        self._counts: dict[str, int] = {}
+        self._stopping = False
+        self._quiet_since_ns = 0
+        self._line_ns = 0
+        self._relief_tried_ns = 0
+        self._lacks: list[str] = []
+        self._polled: dict[int, tuple[str, int]] = {}
+        self._speaker = Speaker("plain" if foreground else options.log_style)
+        self._supervisor = Supervisor(dict(os.environ))
+        self._hand = Hand(self._serve_relief)
+        self._sampler = Sampler()
+        self._table = self._processes(rules)
+        self._wakeups = Wakeups()
+        self._ender = EndProcess(
+            identify,
+            never=frozenset({os.getpid(), os.getppid()}),
+            dry_run=options.dry_run,
+            cgroup_root=_cgroup2_root(),
+            reap=self._hand.reap,
+        )
+        self._ring = Ring(rules, bytes_max=options.record_ring_bytes, write=self._write_record)
+        self._loop = Loop(
+            rules,
+            Ports(
+                now_ns=now_ns,
+                sample=self._sample,
+                survey=self._survey,
+                perform=self._perform,
+                relieve=self._relieve,
+                tell=self._tell,
+                record=self._ring.append,
+            ),
+        )
+        desk = Desk(
+            self._loop,
+            now_ns=now_ns,
+            facts=self._facts,
+            reloaded=self._adopt,
+            perform=self._perform,
+            identify=identify,
+        )
+        self._server = Server(options.socket_path, desk.handlers())
+
+    def run(self) -> int:
+        """Guard until told to stop; returns the exit code."""
+        libc.prctl_set_name(b"forestall")
+        if not self._rehearse():
+            return 4
+        if self._options.relief:
+            self._start_relief()
+        self._open_socket()
+        self._arm()
+        self._warm_up()
+        self._harden()
+        self._announce()
+        try:
+            self._guard()
+        finally:
+            self._stop()
+        return 0
+
+    # Start.
+
+    def _processes(self, rules: Rules) -> ProcessTable:
+        return ProcessTable(
+            matcher=Matcher(rules.victim_rules),
+            own_pid=os.getpid(),
+            page_bytes=os.sysconf("SC_PAGE_SIZE"),
+            clk_tck=os.sysconf("SC_CLK_TCK"),
+            only_uid=self._options.only_uid,
+        )
+
+    def _rehearse(self) -> bool:
+        """Try the kill path; False when there is none and we are meant to kill."""
+        fit = True
+        for finding in selftest.rehearse(libc.process_mrelease):
+            self._lack(finding.means)
+            fit = fit and (not finding.fatal or self._options.dry_run)
+        if not fit:
+            self._say("degraded", "the guard cannot end anybody here and does not start")
+        return fit
+
+    def _start_relief(self) -> None:
+        self._relief_tried_ns = now_ns()
+        try:
+            self._hand.start()
+            self._table.shield({self._hand.pid})
+        except OSError as error:
+            self._lack(f"relief could not be started ({os.strerror(error.errno or 0)})")
+
+    def _serve_relief(self, end: socket.socket) -> None:
+        libc.prctl_set_name(b"forestall-relief")
+        Relief(
+            end,
+            mrelease=libc.process_mrelease,
+            record_dir=self._options.record_dir,
+            record_bytes_max=self._options.record_disk_bytes,
+        ).run()
+
+    def _open_socket(self) -> None:
+        try:
+            self._server.open()
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            self._lack(f"no control socket at {self._options.socket_path} ({reason})")
+
+    def _arm(self) -> None:
+        stop_signals = [signal.SIGTERM, signal.SIGINT]
+        if self._foreground:
+            stop_signals.append(signal.SIGHUP)
+        else:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        self._wakeups.watch_signals(stop_signals, "signal")
+        path = self._sampler.describe().get("pressure")
+        trigger = None
+        if isinstance(path, str):
+            trigger = open_trigger(path, stall_us=STALL_US, window_us=WINDOW_US)
+        if trigger is None:
+            self._lack("no pressure trigger: stalls are seen at the next tick only")
+        else:
+            self._wakeups.add(trigger.fd, URGENT, "pressure")
+
+    def _warm_up(self) -> None:
+        """Touch every page and fill every cache that an emergency would need."""
+        for _ in range(WARM_UP_ROUNDS):
+            self._sampler.sample(now_ns(), with_activity=True)
+            self._sampler.holdings()
+            self._table.survey(now_ns, swap_used=True, warm=True)
+        self._loop.turn(now_ns())
+        dry = EndProcess(identify, never=frozenset(), dry_run=True)
+        own = identify(os.getpid())
+        dry.perform(_rehearsal(own), now_ns())
+
+    def _harden(self) -> None:
+        options = self._options
+        steps = [protect.set_own_oom_score_adj(options.oom_score_adj)]
+        steps.append(protect.raise_priority(options.nice))
+        if options.realtime:
+            steps.append(protect.run_realtime())
+        protect.quiet_collector()
+        if options.lock_memory:
+            steps.append(protect.lock_memory(libc.mlockall))
+        for failure in steps:
+            if failure is not None:
+                self._lack(failure)
+
+    def _announce(self) -> None:
+        memory = self._loop.state.memory
+        size = human_bytes(memory.total_bytes) if memory else "unknown memory"
+        swap = human_bytes(memory.swap_total_bytes) if memory else "unknown"
+        mode = "dry run, nobody is touched" if self._options.dry_run else "guarding"
+        if self._options.only_uid is not None:
+            mode += f", processes of uid {self._options.only_uid} only"
+        self._say("start", f"forestall {__version__}: {mode}; {size} of memory, {swap} of swap")
+        for lack in self._lacks:
+            self._say("degraded", lack)
+        self._supervisor.ready(mode)
+
+    # The loop.
+
+    def _guard(self) -> None:
+        next_ns = now_ns()
+        while not self._stopping:
+            self._watch_descriptors()
+            ready = self._wakeups.wait(next_ns - now_ns())
+            planned_ns = next_ns
+            urgent = self._take(ready)
+            moment_ns = now_ns()
+            if urgent and moment_ns < planned_ns:
+                planned_ns = moment_ns
+            if moment_ns >= planned_ns:
+                self._loop.turn(planned_ns)
+                next_ns = now_ns() + self._loop.pause_ns()
+            self._after(now_ns())
+
+    def _take(self, ready: list[tuple[object, int]]) -> bool:
+        """Serve what woke us; True when a sample should follow at once."""
+        urgent = False
+        for token, mask in ready:
+            if token == "signal":  # noqa: S105 - a wake-up's name
+                self._wakeups.signals()
+                self._stopping = True
+            elif token == "pressure":  # noqa: S105
+                urgent = True
+                if mask & BROKEN:
+                    self._stop_polling_pressure()
+            elif token == "relief":  # noqa: S105
+                self._hear_relief()
+            elif isinstance(token, tuple) and token[0] == "victim":
+                urgent = self._victim_gone(token[1]) or urgent
+            elif isinstance(token, tuple):
+                self._server.ready(token[1], mask, now_ns())
+        return urgent
+
+    def _victim_gone(self, pidfd: int) -> bool:
+        gone = self._ender.gone(pidfd, now_ns())
+        if gone is None:
+            return False
+        # The closed descriptor's number may be handed out again at once.
+        self._wakeups.remove(pidfd)
+        self._polled.pop(pidfd, None)
+        self._loop.feed(gone)
+        return True
+
+    def _hear_relief(self) -> None:
+        for message in self._hand.news():
+            event = _relief_event(message, now_ns())
+            if event is not None:
+                self._loop.feed(event)
+
+    def _stop_polling_pressure(self) -> None:
+        for fd, (token, _mask) in list(self._polled.items()):
+            if token == "pressure":  # noqa: S105
+                self._wakeups.remove(fd)
+
+    def _watch_descriptors(self) -> None:
+        """Bring the poll in line with the descriptors that are of interest now."""
+        wanted: dict[int, tuple[Any, int]] = {
+            pidfd: (("victim", pidfd), READ) for pidfd in self._ender.watched
+        }
+        if self._hand.fd >= 0:
+            wanted[self._hand.fd] = ("relief", READ)
+        for fd, mask in self._server.fds(now_ns()):
+            wanted[fd] = (("control", fd), mask)
+        if wanted == self._polled:
+            return
+        for fd in self._polled:
+            if fd not in wanted:
+                self._wakeups.remove(fd)
+        for fd, (token, mask) in wanted.items():
+            if self._polled.get(fd) != (token, mask):
+                self._wakeups.add(fd, mask, token)
+        self._polled = wanted
+
+    def _after(self, moment_ns: int) -> None:
+        """What can wait: clients, records, the watchdog, the live line."""
+        self._server.pump(moment_ns)
+        self._supervisor.alive(moment_ns)
+        calm = isinstance(self._loop.state.hunt, Calm)
+        if not calm:
+            self._quiet_since_ns = moment_ns
+        elif moment_ns - self._quiet_since_ns >= QUIET_NS:
+            if self._ring.in_episode:
+                self._ring.close_episode(f"episode-{wall_ns() // MS}.jsonl")
+            self._ring.pump()
+            if self._options.relief and self._hand.fd < 0:
+                self._retry_relief(moment_ns)
+        if self._foreground and moment_ns - self._line_ns >= LINE_EVERY_NS:
+            self._line_ns = moment_ns
+            self._live_line()
+
+    def _retry_relief(self, moment_ns: int) -> None:
+        if moment_ns - self._relief_tried_ns >= RELIEF_RETRY_NS:
+            self._start_relief()
+
+    # Ports.
+
+    def _sample(self, moment_ns: int, with_activity: bool) -> Sampled:  # noqa: FBT001 - a port
+        return self._sampler.sample(moment_ns, with_activity=with_activity)
+
+    def _survey(self, shared: bool) -> Surveyed:  # noqa: FBT001 - a port
+        state = self._loop.state
+        memory = state.memory
+        swap_used = memory is not None and memory.swap_used_bytes > 0
+        warm = isinstance(state.hunt, Calm)
+        return self._table.survey(
+            now_ns,
+            swap_used=swap_used,
+            warm=warm,
+            shared=shared,
+            holdings=self._sampler.holdings(),
+        )
+
+    def _perform(self, request: End, moment_ns: int) -> list[Event]:
+        count = len(request.victims)
+        pid = request.victims[0].pid if request.victims else 0
+        many = f" and {count - 1} more" if count > 1 else ""
+        verb = "would send" if self._options.dry_run else "sending"
+        sentence = f"{verb} {request.force.value} to {pid} ({plain(request.comm)}){many}"
+        tell = Tell("ended", sentence, self._loop.state.level, comm=request.comm)
+        self._tell(tell, moment_ns)
+        return list(self._ender.perform(request, moment_ns))
+
+    def _relieve(self, request: Relieve) -> None:
+        self._hand.relieve(request.action)
+
+    def _tell(self, tell: Tell, moment_ns: int) -> None:
+        self._counts[tell.what] = self._counts.get(tell.what, 0) + 1
+        event: dict[str, Any] = {
+            "what": tell.what,
+            "sentence": tell.sentence,
+            "level": tell.level.value,
+            "time_ns": wall_ns(),
+            "monotonic_ns": moment_ns,
+            "trigger": tell.trigger,
+            "name": plain(tell.comm) if tell.comm else "",
+            "pid": tell.victim.pid if tell.victim else None,
+            "time_left_ns": tell.time_left_ns,
+        }
+        self._sequence = self._server.publish(event)
+        if self._foreground and self._line_ns:
+            self._speaker.line("\r\x1b[K" if sys.stderr.isatty() else "")
+        self._speaker.say(tell, self._sequence)
+
+    def _write_record(self, name: str, data: bytes, last: bool) -> bool:  # noqa: FBT001 - a port
+        if self._hand.fd < 0:
+            return False
+        return self._hand.write(name, data, last=last)
+
+    # What is told.
+
+    def _say(self, what: str, sentence: str) -> None:
+        self._tell(Tell(what, sentence, self._loop.state.level), now_ns())
+
+    def _lack(self, sentence: str) -> None:
+        self._lacks.append(sentence)
+
+    def _adopt(self, rules: Rules) -> None:
+        table = self._processes(rules)  # raises before anything is changed
+        table.shield({self._hand.pid})
+        self._table.close()
+        self._table = table
+        self._ring.rules = rules
+        self._loop.adopt(rules)
+        self._say("reload", f"new rules are in force: {len(rules.triggers)} triggers")
+
+    def _facts(self) -> dict[str, Any]:
+        loop = self._loop
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "dry_run": self._options.dry_run,
+            "only_uid": self._options.only_uid,
+            "samples": loop.samples,
+            "surveys": loop.surveys,
+            "missed": loop.missed,
+            "errors": loop.errors,
+            "late_ns_max": loop.late_ns_max,
+            "records_written": self._ring.written,
+            "record_entries_dropped": self._ring.dropped,
+            "relief_running": self._hand.fd >= 0,
+            "relief_dropped": self._hand.dropped,
+            "log_dropped": self._speaker.dropped,
+            "events": dict(self._counts),
+            "lacks": list(self._lacks),
+            "sequence": self._sequence,
+            "kernel": self._sampler.describe(),
+        }
+
+    def _live_line(self) -> None:
+        state = self._loop.state
+        if state.memory is None or not sys.stderr.isatty():
+            return
+        self._speaker.line("\r\x1b[K" + live_line(state)[:150])
+
+    def _stop(self) -> None:
+        self._supervisor.stopping()
+        if self._foreground and sys.stderr.isatty():
+            self._speaker.line("\r\x1b[K")
+        self._ring.close_episode(f"episode-{wall_ns() // MS}.jsonl")
+        while self._ring.pending and self._hand.fd >= 0:
+            before = self._hand.dropped
+            self._ring.pump()
+            if self._hand.dropped != before:
+                break  # relief does not take more; what is left is lost, and was counted
+        self._say("stop", "the guard stops")
+        self._server.pump(now_ns())
+        self._server.close()
+        self._hand.close()
+
+
+def live_line(state: State) -> str:
+    """One line about now: level, memory, stall, and who would go."""
+    memory = state.memory
+    assert memory is not None
+    parts = [
+        f"{state.level.value}: {human_share(memory.used_share)} of "
+        f"{human_bytes(memory.total_bytes)} used, {human_bytes(memory.available_bytes)} available"
+    ]
+    if memory.swap_total_bytes:
+        parts.append(f"swap {human_bytes(memory.swap_usable_bytes)} free")
+    prospect = state.prospect
+    if prospect is not None and prospect.victim is not None:
+        age = human_ns(max(0, state.now_ns - prospect.now_ns))
+        who = f"{plain(prospect.comm)} ({prospect.victim.pid})"
+        parts.append(f"next to go {who}, {human_bytes(prospect.frees_bytes)}, seen {age} ago")
+    return "; ".join(parts)
+
+
+def _relief_event(message: dict[str, Any], moment_ns: int) -> Event | None:
+    match message.get("op"):
+        case "relieved":
+            return Relieved(moment_ns, str(message["action"]), int(message["gained_bytes"]))
+        case "declined":
+            return Declined(moment_ns, str(message["action"]), str(message["why"]))
+        case "failed":
+            return Declined(moment_ns, str(message.get("what")), str(message.get("why")))
+    return None
+
+
+def _rehearsal(own: ProcessId) -> End:
+    return End((own,), Force.TERM, "rehearsal", "forestall", 0)
+
+
+def _cgroup2_root() -> str:
+    for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
+        if os.path.exists(f"{root}/cgroup.controllers"):
+            return root
+    return ""

@@ -1,0 +1,159 @@
+"""What the guard answers at its control socket: plain dicts for people and programs.
+
+Rule: everyone may ask how things stand; foreign command lines are never told,
+and names are made harmless where they leave.
+"""
+
+from __future__ import annotations
+
+import os
+
+from forestall.control.errors import Refused
+from forestall.control.messages import INVALID_PARAMETER, NO_SUCH_PROCESS, RULES_REFUSED
+from forestall.core.codec import decode
+from forestall.core.errors import CodecError
+from forestall.core.events import End, Gone
+from forestall.core.model import Force, ProcessId
+from forestall.core.rules import Rules
+from forestall.core.sentence import plain
+from forestall.core.signals import measure
+from forestall.core.value import TYPE_CHECKING
+from forestall.kernel.errors import KernelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from forestall.control.connection import Peer
+    from forestall.core.rules import Condition
+    from forestall.core.state import State
+    from forestall.guard.loop import Loop
+
+
+def status_of(state: State, rules: Rules, now_ns: int) -> dict[str, Any]:
+    """Say how things stand, in numbers with their units in the names."""
+    memory = state.memory
+    prospect = state.prospect
+    status: dict[str, Any] = {
+        "level": state.level.value,
+        "hunt": type(state.hunt).__name__.lower(),
+        "triggers": [
+            {
+                "name": trigger.name,
+                "stage": trigger.stage.value,
+                "holds": since is not None,
+                "conditions": [_condition(condition, state) for condition in trigger.conditions],
+            }
+            for trigger, since in zip(rules.triggers, state.holding, strict=False)
+        ],
+        "next_to_go": None,
+    }
+    if memory is not None:
+        status["memory"] = {
+            "total_bytes": memory.total_bytes,
+            "available_bytes": memory.available_bytes,
+            "used_share": round(memory.used_share, 4),
+            "swap_total_bytes": memory.swap_total_bytes,
+            "swap_free_bytes": memory.swap_free_bytes,
+            "swap_usable_bytes": memory.swap_usable_bytes,
+        }
+    if prospect is not None:
+        status["next_to_go"] = {
+            "pid": prospect.victim.pid if prospect.victim else None,
+            "start_ticks": prospect.victim.start_ticks if prospect.victim else None,
+            "name": plain(prospect.comm) if prospect.victim else None,
+            "processes": prospect.count,
+            "frees_bytes": prospect.frees_bytes,
+            "why": prospect.why,
+            "age_ns": now_ns - prospect.now_ns,
+        }
+    return status
+
+
+def _condition(condition: Condition, state: State) -> dict[str, Any]:
+    memory = state.memory
+    now = measure(condition, state.trail, state.now_ns, memory) if memory else None
+    limit: float = condition.number
+    if memory is not None and condition.amount is not None:
+        swap = condition.signal.value == "swap_free"
+        limit = condition.amount.of(memory.swap_total_bytes if swap else memory.total_bytes)
+    return {
+        "signal": condition.signal.value,
+        "below": condition.below,
+        "limit": limit,
+        "now": now,
+        "window_ns": condition.window_ns,
+    }
+
+
+class Desk:
+    """The handlers of the control socket.
+
+    Args:
+        loop: Whose state is told, and whose rules are changed.
+        facts: What else status tells: the daemon's own counters and abilities.
+        reloaded: Called with the rules that are now in force.
+        perform: Ends a process for a person.
+        identify: Who holds a PID now.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        *,
+        now_ns: Callable[[], int],
+        facts: Callable[[], dict[str, Any]],
+        reloaded: Callable[[Rules], None],
+        perform: Callable[[End, int], list[Any]],
+        identify: Callable[[int], ProcessId],
+    ) -> None:
+        self._loop = loop
+        self._now_ns = now_ns
+        self._facts = facts
+        self._reloaded = reloaded
+        self._perform = perform
+        self._identify = identify
+
+    def handlers(self) -> dict[str, Callable[[dict[str, Any], Peer], dict[str, Any]]]:
+        """The table the server calls."""
+        return {"GetStatus": self._get_status, "Reload": self._reload, "End": self._end}
+
+    def _get_status(self, _parameters: dict[str, Any], _peer: Peer) -> dict[str, Any]:
+        status = status_of(self._loop.state, self._loop.rules, self._now_ns())
+        status["guard"] = self._facts()
+        return {"status": status}
+
+    def _reload(self, parameters: dict[str, Any], _peer: Peer) -> dict[str, Any]:
+        try:
+            rules = decode(parameters.get("rules"))
+        except (CodecError, TypeError, ValueError) as error:
+            raise Refused(RULES_REFUSED, {"reason": str(error)[:200]}) from None
+        if not isinstance(rules, Rules):
+            raise Refused(RULES_REFUSED, {"reason": "not rules"})
+        try:
+            self._reloaded(rules)
+        except (KernelError, ValueError) as error:
+            raise Refused(RULES_REFUSED, {"reason": str(error)[:200]}) from None
+        return {"triggers": len(rules.triggers)}
+
+    def _end(self, parameters: dict[str, Any], peer: Peer) -> dict[str, Any]:
+        pid, start = parameters.get("pid"), parameters.get("start_ticks")
+        if type(pid) is not int or pid <= 1:
+            raise Refused(INVALID_PARAMETER, {"parameter": "pid"})
+        if type(start) is not int:
+            raise Refused(INVALID_PARAMETER, {"parameter": "start_ticks"})
+        victim = ProcessId(pid, start)
+        try:
+            owner = os.stat(f"/proc/{pid}").st_uid
+            same = self._identify(pid) == victim
+        except (OSError, KernelError):
+            raise Refused(NO_SUCH_PROCESS, {"pid": pid}) from None
+        if not same:
+            raise Refused(NO_SUCH_PROCESS, {"pid": pid})
+        if peer.uid not in {0, owner}:
+            raise Refused("org.varlink.service.PermissionDenied")
+        end = End((victim,), Force.TERM, f"asked for by uid {peer.uid}", "", 0)
+        news = self._perform(end, self._now_ns())
+        if not news:
+            return {"outcome": "asked to end"}
+        return {"outcome": "gone" if isinstance(news[0], Gone) else f"refused: {news[0].why}"}

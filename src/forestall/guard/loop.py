@@ -1,0 +1,178 @@
+"""The shell: ask the kernel, ask the policy, write it down, do it.
+
+Rule: this is the only module that catches every exception. A guard that stops
+guarding is worse than one that forgets what it was about to do.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from forestall.core import fallback
+from forestall.core.events import End, Missed, Relieve, Sampled, Survey, Surveyed, Tell
+from forestall.core.model import Level
+from forestall.core.pace import pause_ns, wants_activity
+from forestall.core.policy import step
+from forestall.core.state import Choosing, begin, under
+from forestall.core.units import MINUTE
+from forestall.core.value import TYPE_CHECKING
+from forestall.kernel.errors import KernelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from forestall.core.events import Event, Request
+    from forestall.core.rules import Rules
+    from forestall.core.state import State
+
+EVENTS_PER_TURN_MAX = 2048
+"""A family of 512 brings as many pieces of news; more than this is a policy gone wrong."""
+STUMBLES_MAX = 3
+STUMBLE_WINDOW_NS = 1 * MINUTE
+BLIND_SAMPLES = 5
+"""So many samples missed in a row are worth telling."""
+
+
+class Ports:
+    """Everything the loop touches; a test, a dry run and the daemon differ only in these."""
+
+    def __init__(  # noqa: PLR0913 - one parameter for each way out of the loop
+        self,
+        *,
+        now_ns: Callable[[], int],
+        sample: Callable[[int, bool], Sampled],
+        survey: Callable[[bool], Surveyed],
+        perform: Callable[[End, int], list[Event]],
+        relieve: Callable[[Relieve], None],
+        tell: Callable[[Tell, int], None],
+        record: Callable[[State, Event, tuple[Request, ...], int], None],
+    ) -> None:
+        self.now_ns = now_ns
+        self.sample = sample
+        self.survey = survey
+        self.perform = perform
+        self.relieve = relieve
+        self.tell = tell
+        self.record = record
+
+
+class Loop:
+    """One policy at work."""
+
+    def __init__(self, rules: Rules, ports: Ports) -> None:
+        self.rules = rules
+        self.state = begin(rules)
+        self.late_ns_max = 0
+        self.samples = 0
+        self.surveys = 0
+        self.missed = 0
+        self.errors = 0
+        self._ports = ports
+        self._stumbles: deque[int] = deque(maxlen=STUMBLES_MAX)
+        self._blind = 0
+        self._late_ns = 0
+        self._step = step
+
+    def pause_ns(self) -> int:
+        """How long to wait for the next turn."""
+        return pause_ns(self.state, self.rules)
+
+    def turn(self, planned_ns: int) -> None:
+        """Take one sample and see it through.
+
+        Raises: SystemExit on the third internal error within a minute while memory
+            is not short; the supervisor then starts a fresh process.
+        """
+        now_ns = self._ports.now_ns()
+        self._late_ns = max(0, now_ns - planned_ns)
+        self.late_ns_max = max(self.late_ns_max, self._late_ns)
+        try:
+            event = self._sample(now_ns)
+        except Exception as error:  # noqa: BLE001 - the one place, see above
+            self._stumble(error)
+            return
+        self.feed(event)
+
+    def feed(self, event: Event) -> None:
+        """Let the policy learn something, and do what it asks for.
+
+        Raises: SystemExit, as for ``turn``.
+        """
+        try:
+            self._see_through(event)
+        except Exception as error:  # noqa: BLE001 - the one place, see above
+            self._stumble(error)
+
+    def adopt(self, rules: Rules) -> None:
+        """Go on under other rules; what was seen stays."""
+        self.state = under(self.state, rules)
+        self.rules = rules
+
+    def _sample(self, now_ns: int) -> Event:
+        try:
+            event = self._ports.sample(now_ns, wants_activity(self.state, now_ns))
+        except (KernelError, OSError) as error:
+            self.missed += 1
+            self._blind += 1
+            if self._blind == BLIND_SAMPLES:
+                sentence = f"memory could not be read {BLIND_SAMPLES} times in a row: {error}"
+                self._ports.tell(Tell("blind", sentence, self.state.level), now_ns)
+            return Missed(now_ns, "sample", str(error)[:200])
+        self.samples += 1
+        self._blind = 0
+        return event
+
+    def _see_through(self, event: Event) -> None:
+        events = deque([event])
+        for _ in range(EVENTS_PER_TURN_MAX):
+            if not events:
+                return
+            event = events.popleft()
+            before = self.state
+            self.state, requests = self._step(before, event, self.rules)
+            # Before acting: afterwards there may be no memory left to write with.
+            self._ports.record(before, event, requests, self._late_ns)
+            for request in requests:
+                events.extend(self._answer(request))
+        raise AssertionError("the policy does not come to rest")
+
+    def _answer(self, request: Request) -> list[Event]:
+        match request:
+            case Survey(shared):
+                return self._survey(shared=shared)
+            case End():
+                return self._ports.perform(request, self._ports.now_ns())
+            case Tell():
+                self._ports.tell(request, self.state.now_ns)
+            case Relieve():
+                self._ports.relieve(request)
+        return []
+
+    def _survey(self, *, shared: bool) -> list[Event]:
+        self.surveys += 1
+        try:
+            surveyed = self._ports.survey(shared)
+        except (KernelError, OSError) as error:
+            self.missed += 1
+            return [Missed(self._ports.now_ns(), "survey", str(error)[:200])]
+        if not isinstance(self.state.hunt, Choosing):
+            return [surveyed]
+        # A survey takes time: look again before anybody is touched, so that memory which
+        # came back meanwhile saves a life.
+        return [self._sample(self._ports.now_ns()), surveyed]
+
+    def _stumble(self, error: Exception) -> None:
+        now_ns = self._ports.now_ns()
+        self.errors += 1
+        sentence = f"internal error, the policy starts afresh: {type(error).__name__}: {error}"
+        self._ports.tell(Tell("error", sentence[:500], Level.NORMAL), now_ns)
+        self.state = under(self.state, self.rules)
+        self._stumbles.append(now_ns)
+        often = len(self._stumbles) == STUMBLES_MAX
+        if not often or now_ns - self._stumbles[0] >= STUMBLE_WINDOW_NS:
+            return
+        if fallback.is_short(self.state):
+            # Leaving now would leave the machine alone with its shortage.
+            self._step = fallback.step
+            return
+        raise SystemExit(70)

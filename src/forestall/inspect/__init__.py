@@ -1,0 +1,1 @@
+"""Kernel readings and the core's judgement, for people."""

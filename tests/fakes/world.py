@@ -1,0 +1,263 @@
+"""A hostile little machine for the simulator: bodies that grow, obey, refuse, are stuck or leave.
+
+It runs the production loop and the production policy; only the ports are its
+own. Everything is drawn from one seed.
+"""
+
+import random
+from dataclasses import dataclass, field
+
+from forestall.core.events import Gone, Refused, Sampled, Surveyed
+from forestall.core.model import (
+    Activity,
+    Force,
+    Holdings,
+    Memory,
+    Pressure,
+    ProcessId,
+    Role,
+    Row,
+    Standing,
+)
+from forestall.core.units import GIB, MIB, MS, SECOND
+from forestall.guard.loop import Loop, Ports
+
+STANDINGS = [Standing.NORMAL] * 6 + [Standing.AVOID] * 2 + [Standing.PREFER, Standing.NEVER]
+PAGE = 4096
+
+
+@dataclass
+class Body:
+    """One process."""
+
+    id: ProcessId
+    parent: int
+    comm: str
+    size: float
+    limit: float
+    growth: float
+    standing: Standing
+    role: Role = Role.NONE
+    ignores_term: bool = False
+    refuses: bool = False
+    stuck: bool = False
+    leaves_ns: int | None = None
+    forks_ns: int | None = None
+    forked: int = 0
+    dies_ns: int | None = None
+    born_ns: int = 0
+    thrashes: bool = False
+
+
+@dataclass
+class World:
+    """The machine, and what happened on it."""
+
+    seed: int
+    rules: object
+    now_ns: int = 1000 * SECOND
+    bodies: dict = field(default_factory=dict)
+    signalled: list = field(default_factory=list)
+    decisions: list = field(default_factory=list)
+    told: list = field(default_factory=list)
+    diary: list = field(default_factory=list)
+    kernel_kills: int = 0
+    some_us: float = 0.0
+    full_us: float = 0.0
+    swap_in: float = 0.0
+    swap_out: float = 0.0
+
+    def __post_init__(self):
+        self.dice = random.Random(self.seed)
+        dice = self.dice
+        self.total = dice.choice([512 * MIB, 2 * GIB, 16 * GIB, 256 * GIB])
+        self.swap = int(self.total * dice.choice([0, 0, 0.25, 1.0]))
+        self.flaky = dice.choice([0.0, 0.0, 0.05, 0.3])
+        self.base = self.total * 0.08
+        self._pid = 2
+        self._used = 0.0
+        self.scarce_since_ns = None
+        for _ in range(dice.randint(3, 30)):
+            self._populate()
+        self._thrash = any(body.thrashes for body in self.bodies.values())
+        self.loop = Loop(self.rules, self._ports())
+
+    def _ports(self):
+        return Ports(
+            now_ns=lambda: self.now_ns,
+            sample=self._sample,
+            survey=self._survey,
+            perform=self._perform,
+            relieve=lambda _request: None,
+            tell=lambda tell, now: self.told.append((now, tell)),
+            record=lambda state, event, requests, _late: self.diary.append(
+                (state, event, requests)
+            ),
+        )
+
+    def _populate(self):
+        dice = self.dice
+        kind = dice.choice(["still", "still", "still", "leak", "slow", "burst", "storm", "thrash"])
+        size = self.total * dice.uniform(0.001, 0.12)
+        body = self._body(size, dice.choice(STANDINGS))
+        body.ignores_term = dice.random() < 0.2
+        body.refuses = dice.random() < 0.1
+        body.stuck = dice.random() < 0.1
+        if dice.random() < 0.1:
+            body.leaves_ns = self.now_ns + dice.randint(1, 60) * SECOND
+        if kind == "leak":
+            body.growth, body.limit = self.total * dice.uniform(0.01, 0.5), self.total * 3
+        elif kind == "slow":
+            body.growth, body.limit = self.total * dice.uniform(0.001, 0.01), self.total * 3
+        elif kind == "burst":
+            body.growth, body.limit = self.total * 0.3, self.total * dice.uniform(0.05, 0.5)
+        elif kind == "storm":
+            body.forks_ns = self.now_ns + dice.randint(0, 20) * SECOND
+        elif kind == "thrash":
+            body.thrashes = True
+
+    def _body(self, size, standing, parent=1, comm=None):
+        self._pid += self.dice.randint(1, 3)
+        body = Body(
+            ProcessId(self._pid, self.now_ns // (10 * MS)),
+            parent,
+            comm or f"p{self._pid}",
+            size,
+            size,
+            0.0,
+            standing,
+            born_ns=self.now_ns,
+        )
+        self.bodies[body.id] = body
+        return body
+
+    # What the machine does while time passes.
+
+    def run(self, seconds):
+        end_ns = self.now_ns + seconds * SECOND
+        planned_ns = self.now_ns
+        while self.now_ns < end_ns:
+            if self.dice.random() < 0.002:
+                self._pass(self.dice.randint(1, 3) * SECOND)  # the clock stalls: suspend, or worse
+            self.loop.turn(planned_ns)
+            pause_ns = max(self.loop.pause_ns(), 40 * MS)
+            planned_ns = self.now_ns + pause_ns
+            self._pass(pause_ns)
+
+    def _pass(self, span_ns):
+        self.now_ns += span_ns
+        for body in list(self.bodies.values()):
+            self._live(body, span_ns)
+        used = self._used = sum(body.size for body in self.bodies.values())
+        over = used - (self.total - self.base)
+        scarce = over > self.swap - 0.02 * self.total
+        if not scarce or over > self.swap:
+            self.scarce_since_ns = None
+        elif self.scarce_since_ns is None:
+            self.scarce_since_ns = self.now_ns
+        if over > self.swap:
+            self._kernel_kill()
+        share = span_ns / 1000
+        if over > 0:
+            moved = min(over, self.total * 0.1 * span_ns / SECOND) / PAGE
+            self.swap_out += moved
+            thrash = self._thrash
+            self.some_us += share * 0.5
+            if thrash:
+                self.swap_in += moved
+                self.full_us += share * 0.4
+
+    def _live(self, body, span_ns):
+        if body.growth:
+            body.size = min(body.limit, body.size + body.growth * span_ns / SECOND)
+        if body.forks_ns is not None and self.now_ns >= body.forks_ns and body.forked < 40:
+            body.forks_ns = self.now_ns + 100 * MS
+            body.forked += 1
+            size = self.total * 0.02
+            self._body(size, body.standing, parent=body.id.pid, comm=body.comm)
+        leaves = body.leaves_ns is not None and self.now_ns >= body.leaves_ns
+        dies = body.dies_ns is not None and self.now_ns >= body.dies_ns
+        if leaves or dies:
+            self._remove(body)
+
+    def _remove(self, body):
+        if self.bodies.pop(body.id, None) is not None and body.dies_ns is not None:
+            self.loop.feed(Gone(self.now_ns, body.id))
+
+    def _kernel_kill(self):
+        mortal = [b for b in self.bodies.values() if b.standing is not Standing.NEVER]
+        if mortal:
+            self.kernel_kills += 1
+            self._remove(max(mortal, key=lambda b: b.size))
+
+    def used(self):
+        return self._used
+
+    # The ports.
+
+    def _sample(self, now_ns, with_activity):
+        if self.dice.random() < self.flaky:
+            raise OSError(5, "flaky")
+        over = max(0.0, self.used() - (self.total - self.base))
+        free = int(max(0.0, self.swap - over))
+        available = int(max(0.0, self.total - self.base - self.used()))
+        counters = None
+        if with_activity:
+            counters = Activity(
+                self.kernel_kills, int(self.swap_in), int(self.swap_out), 0, 0, 0, 0
+            )
+        return Sampled(
+            now_ns,
+            Memory(self.total, available, self.swap, free, free, 0),
+            Pressure(int(self.some_us), int(self.full_us)),
+            counters,
+        )
+
+    def _survey(self, _shared):
+        if self.dice.random() < self.flaky:
+            raise OSError(5, "flaky")
+        began_ns = self.now_ns
+        self.now_ns += self.dice.randint(1, 20) * MS
+        rows = tuple(self._row(body) for body in self.bodies.values())
+        return Surveyed(self.now_ns, began_ns, rows, Holdings(int(self.used()), 0, 0, 0, 0, 0, 0))
+
+    def _row(self, body):
+        return Row(
+            id=body.id,
+            parent_pid=body.parent,
+            group_id=body.id.pid,
+            session_id=body.id.pid,
+            comm=body.comm,
+            state="D" if body.stuck else "S",
+            uid=1000,
+            oom_score_adj=0,
+            anon_bytes=int(body.size),
+            swap_bytes=0,
+            shared_bytes=0,
+            writing_bytes=0,
+            major_faults=0,
+            standing=body.standing,
+            rule="sim" if body.standing is not Standing.NORMAL else "",
+            role=body.role,
+            cgroup="",
+            age_ns=self.now_ns - body.born_ns,
+        )
+
+    def _perform(self, request, now_ns):
+        self.decisions.append((now_ns, request, self._short()))
+        news = []
+        for victim in request.victims:
+            self.signalled.append((now_ns, victim, request.force))
+            body = self.bodies.get(victim)
+            if body is None:
+                news.append(Gone(now_ns, victim))
+            elif body.refuses:
+                news.append(Refused(now_ns, victim, "sim"))
+            elif not body.stuck and (request.force is Force.KILL or not body.ignores_term):
+                body.dies_ns = now_ns + self.dice.randint(1, 800) * MS
+        return news
+
+    def _short(self):
+        over = self.used() - (self.total - self.base)
+        available = max(0.0, -over)
+        return available < 0.13 * self.total

@@ -1,0 +1,485 @@
+"""The hunt, transition by transition: values in, values out."""
+
+import pytest
+
+from forestall.core.events import (
+    End,
+    Gone,
+    Missed,
+    Refused,
+    Relieve,
+    Sampled,
+    Survey,
+    Tell,
+)
+from forestall.core.model import Force, Level, Stage, Standing
+from forestall.core.pace import pause_ns
+from forestall.core.policy import step
+from forestall.core.rules import (
+    DEFAULT_RULES,
+    Condition,
+    Limit,
+    Signal,
+    Trigger,
+    above,
+    available,
+)
+from forestall.core.state import Calm, Choosing, Ending, Settling, begin
+from forestall.core.units import GIB, MIB, MS, SECOND, TIB
+from forestall.core.value import replace
+from tests.fakes.builders import activity, memory, row, sampled, surveyed
+
+TERM_RULES = replace(
+    DEFAULT_RULES,
+    triggers=(
+        Trigger("short", Stage.TERMINATE, (available(Limit(0.05)),)),
+        Trigger("out", Stage.KILL, (available(Limit(0.02)),)),
+    ),
+)
+SHARE_SHORT, SHARE_OUT, SHARE_AMPLE = 0.04, 0.01, 0.5
+
+
+class Play:
+    """Plays events to the policy and remembers what it asked for."""
+
+    def __init__(self, rules=TERM_RULES, now_ns=1000 * SECOND):
+        self.rules = rules
+        self.state = begin(rules)
+        self.now_ns = now_ns
+        self.asked = []
+
+    def feed(self, event):
+        self.state, requests = step(self.state, event, self.rules)
+        self.asked = list(requests)
+        return self
+
+    def sample(self, share, after_ns=100 * MS, **fields):
+        self.now_ns += after_ns
+        return self.feed(sampled(self.now_ns, share, **fields))
+
+    def survey(self, *rows):
+        return self.feed(surveyed(self.now_ns, *rows))
+
+    def find(self, kind):
+        return [request for request in self.asked if isinstance(request, kind)]
+
+    def told(self, what):
+        return [tell for tell in self.find(Tell) if tell.what == what]
+
+    def until_ending(self, *rows, share=SHARE_SHORT):
+        self.sample(SHARE_AMPLE).survey(*rows)
+        self.sample(share).survey(*rows)
+        assert isinstance(self.state.hunt, Ending), self.state.hunt
+        return self
+
+
+HOG = row(60, 9 * GIB, comm="hog")
+OTHER = row(61, 2 * GIB, comm="other")
+BYSTANDER = row(62, 100 * MIB, comm="bystander")
+
+
+def test_ample_memory_asks_for_nothing_but_an_early_survey():
+    play = Play().sample(SHARE_AMPLE)
+
+    assert [type(request) for request in play.asked] == [Survey]
+    assert play.survey(HOG).sample(SHARE_AMPLE).asked == []
+
+
+def test_shortage_asks_for_the_process_table_and_no_more():
+    """The survey is dear, so it is asked for; the signal waits for its answer."""
+    play = Play().sample(SHARE_AMPLE).survey(HOG).sample(SHARE_SHORT)
+
+    assert play.find(Survey)
+    assert not play.find(End)
+    assert isinstance(play.state.hunt, Choosing)
+
+
+def test_memory_that_comes_back_during_the_survey_saves_a_life():
+    play = Play().sample(SHARE_AMPLE).survey(HOG).sample(SHARE_SHORT).sample(SHARE_AMPLE)
+    play.survey(HOG, BYSTANDER)
+
+    assert not play.find(End)
+    assert isinstance(play.state.hunt, Calm)
+
+
+def test_terminate_asks_politely_and_says_why():
+    play = Play().until_ending(HOG, OTHER, BYSTANDER)
+    (end,) = play.find(End)
+    (decision,) = play.told("decision")
+
+    assert end.victims == (HOG.id,)
+    assert end.force is Force.TERM
+    assert "not other (61: 2.00 GiB, stable)" in end.why
+    assert decision.victim == HOG.id
+    assert decision.trigger == "short"
+
+
+def test_kill_stage_does_not_ask():
+    (end,) = Play().until_ending(HOG, OTHER, share=SHARE_OUT).find(End)
+
+    assert end.force is Force.KILL
+
+
+def test_a_victim_that_ignores_term_is_killed_within_the_grace():
+    """earlyoom#354, #373: asked again every ten seconds, for ever."""
+    play = Play().until_ending(HOG, OTHER)
+    play.sample(SHARE_SHORT, TERM_RULES.grace_ns - 200 * MS)
+    patient = play.find(End)
+    play.sample(SHARE_SHORT, 300 * MS)
+    (end,) = play.find(End)
+
+    assert patient == []
+    assert (end.force, end.victims) == (Force.KILL, (HOG.id,))
+
+
+def test_falling_below_the_kill_limit_ends_the_patience():
+    play = Play().until_ending(HOG, OTHER).sample(SHARE_OUT)
+    (end,) = play.find(End)
+
+    assert (end.force, end.victims) == (Force.KILL, (HOG.id,))
+
+
+def test_a_victim_that_ignores_term_is_left_alone_when_memory_is_no_longer_short():
+    play = Play().until_ending(HOG, OTHER).sample(SHARE_AMPLE, TERM_RULES.grace_ns + SECOND)
+
+    assert not play.find(End)
+    assert play.told("outcome")
+    assert isinstance(play.state.hunt, Calm)
+
+
+def test_the_kill_is_not_repeated_while_the_victim_has_time_to_die():
+    play = Play().until_ending(HOG, OTHER, share=SHARE_OUT)
+    for _ in range(40):
+        play.sample(SHARE_OUT)
+        assert not play.find(End)
+
+
+def test_a_stuck_victim_is_stepped_over_and_named():
+    play = Play().until_ending(HOG, OTHER, share=SHARE_OUT)
+    play.sample(SHARE_OUT, TERM_RULES.kill_patience_ns)
+    stuck = play.told("stuck")
+    play.survey(HOG, OTHER)
+    (end,) = play.find(End)
+
+    assert stuck
+    assert end.victims == (OTHER.id,)
+
+
+def test_a_refused_victim_is_spared_from_then_on():
+    play = Play().until_ending(HOG, OTHER)
+    play.feed(Refused(play.now_ns, HOG.id, "Operation not permitted"))
+    refused = play.told("refused")
+    play.survey(HOG, OTHER)
+    (end,) = play.find(End)
+
+    assert "Operation not permitted" in refused[0].sentence
+    assert end.victims == (OTHER.id,)
+
+
+def test_one_victim_when_one_is_enough():
+    """earlyoom#309, #121: memory comes back late; a second victim dies for nothing."""
+    play = Play().until_ending(HOG, OTHER, share=SHARE_OUT)
+    play.feed(Gone(play.now_ns, HOG.id))
+    for _ in range(10):
+        play.sample(SHARE_OUT)
+        assert not play.asked or not play.find(End)
+    play.sample(SHARE_AMPLE)
+
+    assert play.told("outcome")
+    assert isinstance(play.state.hunt, Calm)
+
+
+def test_a_second_victim_when_the_first_was_not_enough():
+    play = Play().until_ending(HOG, OTHER, share=SHARE_OUT)
+    play.feed(Gone(play.now_ns, HOG.id))
+    play.sample(SHARE_OUT, TERM_RULES.settle_ns)
+    play.survey(OTHER, BYSTANDER)
+    (end,) = play.find(End)
+
+    assert end.victims == (OTHER.id,)
+
+
+def test_memory_that_is_back_makes_the_second_decision_quick():
+    """All that was expected has come back, and it is still not enough: do not wait for more."""
+    play = Play().until_ending(OTHER, BYSTANDER, share=SHARE_OUT)
+    play.feed(Gone(play.now_ns, OTHER.id))
+    play.sample(0.015 + OTHER.footprint_bytes / (16 * GIB) / 2 - 0.02 + 0.005, 200 * MS, total=TIB)
+    play.sample(SHARE_OUT, TERM_RULES.settle_ns)
+
+    assert play.find(Survey)
+
+
+def test_a_strangers_death_is_no_news():
+    play = Play().until_ending(HOG, OTHER)
+    before = play.state
+
+    play.feed(Gone(play.now_ns, BYSTANDER.id))
+
+    assert play.state == before
+
+
+def test_a_family_is_waited_for_to_the_last_member():
+    kids = [row(200 + n, 300 * MIB, comm="job", parent=199, age_s=1) for n in range(6)]
+    maker = row(199, MIB, comm="job", age_s=1)
+    play = Play().sample(SHARE_AMPLE).survey(OTHER)
+    play.sample(SHARE_OUT).survey(OTHER, maker, *kids)
+    (end,) = play.find(End)
+    for victim in end.victims[:-1]:
+        play.feed(Gone(play.now_ns, victim))
+    waiting = play.state.hunt
+    play.feed(Gone(play.now_ns, end.victims[-1]))
+
+    assert end.victims[0] == maker.id
+    assert OTHER.id not in end.victims
+    assert isinstance(waiting, Ending)
+    assert isinstance(play.state.hunt, Settling)
+
+
+def test_nobody_suitable_is_an_event_and_is_not_repeated_every_tick():
+    init = row(1, 9 * GIB, standing=Standing.NEVER, rule="init")
+    play = Play().sample(SHARE_AMPLE).survey(init).sample(SHARE_OUT).survey(init)
+    first = play.told("nobody")
+    told = 0
+    for _ in range(100):
+        play.sample(SHARE_OUT)
+        if play.find(Survey):
+            play.survey(init)
+            told += len(play.told("nobody"))
+
+    assert len(first) == 1
+    assert told == 0
+
+
+def test_a_survey_that_fails_is_asked_for_again_on_the_next_sample():
+    play = Play().sample(SHARE_AMPLE).survey(HOG).sample(SHARE_SHORT)
+    play.feed(Missed(play.now_ns, "survey", "EIO"))
+    play.sample(SHARE_SHORT)
+
+    assert play.find(Survey)
+
+
+def test_a_kill_by_the_kernel_counts_as_ours():
+    """Wait for its memory instead of choosing somebody too."""
+    play = Play().sample(SHARE_AMPLE, activity=activity()).survey(HOG, OTHER)
+    play.sample(SHARE_OUT, activity=activity(oom_kill=1))
+
+    assert play.told("kernel-kill")
+    assert isinstance(play.state.hunt, Settling)
+    assert not play.find(Survey)
+
+
+def test_levels_follow_the_seeds_and_have_hysteresis():
+    play = Play(replace(DEFAULT_RULES, triggers=()))
+    levels = []
+    for used in (0.5, 0.71, 0.86, 0.94, 0.96, 0.94, 0.92, 0.84, 0.82, 0.69, 0.67):
+        play.sample(1 - used)
+        levels.append(play.state.level.value)
+
+    assert levels == [
+        "normal", "low", "medium", "medium", "critical", "critical", "medium", "medium",
+        "low", "low", "normal",
+    ]  # fmt: skip
+
+
+def test_critical_repeats_at_most_once_a_second():
+    play = Play(replace(DEFAULT_RULES, triggers=()))
+    play.sample(0.03)
+    told = 0
+    for _ in range(30):
+        play.sample(0.03)
+        told += len(play.told("critical"))
+
+    assert 2 <= told <= 3
+
+
+def test_ninety_five_percent_of_two_terabytes_is_not_critical():
+    play = Play().sample(0.05, total=2 * TIB)
+
+    assert play.state.level is Level.NORMAL
+
+
+@pytest.mark.parametrize("total", [512 * MIB, 16 * GIB, 2 * TIB])
+def test_the_default_limits_scale_from_half_a_gigabyte_to_two_terabytes(total):
+    """What is left when the defaults act is neither nothing nor a fortune."""
+    play = Play(DEFAULT_RULES).sample(SHARE_AMPLE, total=total).survey(HOG)
+    share = 0.5
+    while isinstance(play.state.hunt, Calm) and share > 1e-6:
+        share *= 0.97
+        play.sample(share, 10 * SECOND, total=total)
+        if play.find(Survey):
+            play.survey(HOG)
+    left = share * total
+
+    assert 10 * MIB <= left <= 1 * GIB
+
+
+def test_stall_alone_with_ninety_percent_free_does_nothing():
+    """PSI stuck high by a kernel's bug (nohang#25, #33) must not kill."""
+    play = Play(DEFAULT_RULES)
+    stall = 0
+    for _ in range(300):
+        stall += 95_000
+        play.sample(0.9, some_us=stall, full_us=stall)
+        assert not play.find(End)
+        if play.find(Survey):
+            play.survey(HOG, OTHER)
+
+    assert isinstance(play.state.hunt, Calm)
+
+
+def test_a_small_full_swap_with_half_the_memory_free_does_nothing():
+    play = Play(DEFAULT_RULES)
+    for _ in range(100):
+        play.sample(0.5, swap=256 * MIB, swap_free=0)
+        if play.find(Survey):
+            play.survey(HOG, OTHER)
+
+    assert isinstance(play.state.hunt, Calm)
+    assert not play.told("warning")
+
+
+def test_a_burst_clear_of_exhaustion_does_nothing():
+    """Down to 6 % and back, fast, without swap."""
+    play = Play(DEFAULT_RULES)
+    shares = [0.8 - 0.037 * n for n in range(21)] + [0.06] * 20 + [0.8] * 5
+    for share in shares:
+        play.sample(share, total=1 * GIB)
+        assert not play.find(End)
+        if play.find(Survey):
+            play.survey(row(60, (0.85 - share) * GIB, age_s=2), OTHER)
+
+    assert isinstance(play.state.hunt, Calm)
+
+
+def test_thrash_is_ended_although_swap_is_free():
+    """earlyoom#100, #361: swap half free, memory 'available', and nothing moves."""
+    play = Play(DEFAULT_RULES)
+    stall = moved = 0
+    for _ in range(60):
+        stall += 45_000
+        moved += 2000
+        play.sample(
+            0.05,
+            some_us=stall * 2,
+            full_us=stall,
+            swap=16 * GIB,
+            swap_free=8 * GIB,
+            activity=activity(swap_in=moved, swap_out=moved),
+        )
+        if play.find(Survey):
+            play.survey(HOG, OTHER)
+        if play.find(End):
+            break
+    (end,) = play.find(End)
+
+    assert end.victims == (HOG.id,)
+    assert end.trigger == "thrash"
+
+
+def test_swapping_a_burst_out_is_not_thrash():
+    """Stalls while pages go out and none come back: a burst that fits must live."""
+    play = Play(DEFAULT_RULES)
+    stall = moved = 0
+    for n in range(40):
+        stall += 45_000
+        moved += 4000
+        play.sample(
+            0.05,
+            some_us=stall * 2,
+            full_us=stall,
+            swap=64 * GIB,
+            swap_free=60 * GIB - n * 16 * MIB,
+            activity=activity(swap_in=moved // 50, swap_out=moved),
+        )
+        assert not play.find(End)
+        if play.find(Survey):
+            play.survey(HOG, OTHER)
+
+
+def test_a_trigger_must_hold_for_as_long_as_it_says():
+    rules = replace(
+        TERM_RULES,
+        triggers=(Trigger("slow", Stage.KILL, (available(Limit(0.05)),), hold_ns=2 * SECOND),),
+    )
+    play = Play(rules).sample(SHARE_AMPLE).survey(HOG)
+    for _ in range(19):
+        play.sample(SHARE_SHORT)
+    early = play.state.hunt
+    play.sample(SHARE_SHORT).sample(SHARE_SHORT)
+
+    assert isinstance(early, Calm)
+    assert isinstance(play.state.hunt, Choosing)
+
+
+def test_an_unknown_signal_never_holds():
+    """Without PSI there is no stall to judge by, and nobody acts on a guess."""
+    rules = replace(
+        TERM_RULES,
+        triggers=(
+            Trigger("stall", Stage.KILL, (above(Signal.STALL_FULL, -1.0, SECOND),)),
+            Trigger("flow", Stage.KILL, (above(Signal.READBACK, -1.0, SECOND),)),
+            Trigger("time", Stage.KILL, (Condition(Signal.TIME_LEFT, below=True, number=1e18),)),
+        ),
+    )
+    play = Play(rules)
+    play.feed(Sampled(play.now_ns, memory(0.01)))
+
+    assert isinstance(play.state.hunt, Calm)
+
+
+def test_a_warning_names_who_and_how_long_and_comes_once_a_minute():
+    play = Play(DEFAULT_RULES)
+    warnings = []
+    share = 0.24
+    for n in range(100):
+        share -= 0.0008
+        play.sample(share, total=16 * GIB)
+        warnings += play.told("warning")
+        if play.find(Survey):
+            play.survey(row(60, 2 * GIB + n * 13 * MIB, comm="leak"), OTHER)
+            warnings += play.told("warning")
+
+    assert len(warnings) == 1
+    assert warnings[0].victim.pid == 60
+    assert "left at this pace" in warnings[0].sentence
+    assert warnings[0].time_left_ns > SECOND
+
+
+def test_relieve_is_asked_for_and_not_flooded():
+    rules = replace(
+        TERM_RULES, triggers=(Trigger("tidy", Stage.RELIEVE, (available(Limit(0.30)),)),)
+    )
+    play = Play(rules).sample(SHARE_AMPLE).survey(HOG)
+    asked = 0
+    for _ in range(50):
+        asked += len(play.sample(0.2).find(Relieve))
+
+    assert asked == 1
+
+
+def test_the_pace_is_that_of_the_fastest_hog():
+    """A hog at 12 GiB/s must not cross what is left while we sleep."""
+    play = Play(DEFAULT_RULES).sample(0.5, total=16 * GIB)
+    room = 0.5 * 16 * GIB - play.state.ceilings.acting_bytes
+
+    assert pause_ns(play.state, DEFAULT_RULES) * 12 * GIB / SECOND < room
+
+
+def test_a_machine_parked_at_its_limit_is_not_polled_a_thousand_times_a_second():
+    play = Play(DEFAULT_RULES)
+    for _ in range(100):
+        play.sample(0.05, total=16 * GIB, swap=16 * GIB)
+        if play.find(Survey):
+            play.survey(HOG)
+
+    assert pause_ns(play.state, DEFAULT_RULES) >= 10 * MS
+
+
+def test_a_falling_machine_is_looked_at_as_often_as_it_takes():
+    play = Play(DEFAULT_RULES)
+    for n in range(40):
+        play.sample(0.30 - 0.006 * n, total=16 * GIB)
+        if play.find(Survey):
+            play.survey(HOG)
+
+    assert pause_ns(play.state, DEFAULT_RULES) <= 5 * MS

@@ -1,0 +1,140 @@
+"""What status shows: everything the guard said, unknown for what it did not, nothing hostile."""
+
+import json
+import threading
+
+import pytest
+
+from forestall.cli import main
+from forestall.cli.status import render
+from forestall.control.server import Server
+
+STATUS = {
+    "level": "medium",
+    "hunt": "calm",
+    "memory": {
+        "total_bytes": 8 << 30,
+        "available_bytes": 1 << 30,
+        "used_share": 0.875,
+        "swap_total_bytes": 4 << 30,
+        "swap_free_bytes": 2 << 30,
+        "swap_usable_bytes": 1 << 30,
+    },
+    "next_to_go": {
+        "pid": 42,
+        "start_ticks": 7,
+        "name": "hog",
+        "processes": 3,
+        "frees_bytes": 5 << 30,
+        "why": "it grew",
+        "age_ns": 2_000_000_000,
+    },
+    "triggers": [
+        {
+            "name": "exhausted",
+            "stage": "kill",
+            "holds": True,
+            "conditions": [
+                {
+                    "signal": "available",
+                    "below": True,
+                    "limit": 2 << 30,
+                    "now": 1 << 30,
+                    "window_ns": 0,
+                },
+                {
+                    "signal": "stall_full",
+                    "below": False,
+                    "limit": 0.25,
+                    "now": None,
+                    "window_ns": 2_000_000_000,
+                },
+            ],
+        }
+    ],
+    "guard": {
+        "pid": 9,
+        "dry_run": True,
+        "only_uid": None,
+        "samples": 5,
+        "late_ns_max": 3_000_000,
+        "lacks": ["no pressure trigger"],
+    },
+}
+
+
+def test_everything_the_guard_said_is_shown():
+    shown = str(render(STATUS))
+
+    for piece in (
+        "medium",
+        "88% used of 8.00 GiB, 1.00 GiB available",
+        "2.00 GiB free of 4.00 GiB, worth 1.00 GiB",
+        "hog (42) and 2 more, frees 5.00 GiB, seen 2.0 s ago",
+        "available 1.00 GiB (< 2.00 GiB)",
+        "stall_full[2.0s] unknown (> 25%)",
+        "dry run",
+        "no pressure trigger",
+    ):
+        assert piece in shown
+
+
+@pytest.mark.parametrize(
+    "status", [{}, {"memory": {}}, {"memory": {"total_bytes": 1}}, {"next_to_go": {"pid": None}}]
+)
+def test_what_the_guard_did_not_say_is_unknown_and_not_zero(status):
+    shown = str(render(status))
+
+    assert "unknown" in shown
+    assert "0 B" not in shown
+
+
+def test_a_hostile_name_cannot_reach_the_terminal():
+    status = {**STATUS, "next_to_go": {**STATUS["next_to_go"], "name": "\x1b[2J[red]\n"}}
+
+    shown = str(render(status))
+
+    assert "\x1b" not in shown
+    assert "\\x1b[2J[red]\\x0a" in shown
+
+
+@pytest.fixture
+def guard(tmp_path):
+    """A guard that always says the same, turned by a thread."""
+    import select
+
+    path = str(tmp_path / "control.sock")
+    said = dict(STATUS)
+    server = Server(path, {"GetStatus": lambda parameters, peer: {"status": said}})
+    server.open()
+    done = threading.Event()
+
+    def turn():
+        while not done.is_set():
+            poll = select.poll()
+            for fd, mask in server.fds(0):
+                poll.register(fd, mask)
+            for fd, mask in poll.poll(10):
+                server.ready(fd, mask, 0)
+
+    thread = threading.Thread(target=turn)
+    thread.start()
+    yield path, said
+    done.set()
+    thread.join()
+    server.close()
+
+
+def test_status_as_json_is_what_the_guard_said(guard, capsys):
+    path, said = guard
+
+    assert main.run(["status", "--json", "--socket", path]) == 0
+    assert json.loads(capsys.readouterr().out) == said
+
+
+def test_a_critical_level_is_an_exit_code(guard, capsys):
+    path, said = guard
+    said["level"] = "critical"
+
+    assert main.run(["status", "--socket", path]) == 1
+    assert "critical" in capsys.readouterr().out
