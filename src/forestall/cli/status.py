@@ -149,6 +149,8 @@ def _condition_text(condition: Status) -> str:
     window = condition.get("window_ns")
     name = signal + (f"[{human_ns(window).replace(' ', '')}]" if window else "")
     sign = "<" if condition.get("below") else ">"
+    if signal == "swap_free" and condition.get("limit") == 0:
+        return "no swap"
     now = _amount(signal, condition.get("now"))
     return f"{safe(name)} {now} ({sign} {_amount(signal, condition.get('limit'))})"
 
