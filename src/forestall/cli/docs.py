@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from forestall.admin.unit_file import UNIT_NAME, render_unit
 from forestall.cli.exits import exits_markdown
 from forestall.cli.main import command as root
 from forestall.cli.table import SECTIONS, present
@@ -15,10 +16,12 @@ from forestall.config.docs import settings_markdown
 @click.command(hidden=True)
 @click.argument("folder", default="docs", type=click.Path(file_okay=False, path_type=Path))
 def command(folder: Path) -> None:
-    """Write the generated pages into FOLDER."""
+    """Write the generated pages into FOLDER, and the unit file into deploy/ beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in pages().items():
-        (folder / name).write_text(text)
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
 
 
 def pages() -> dict[str, str]:
@@ -27,6 +30,7 @@ def pages() -> dict[str, str]:
         "settings.md": settings_markdown(),
         "exit-codes.md": exits_markdown(),
         "commands.md": commands_markdown(),
+        f"../deploy/{UNIT_NAME}": render_unit(),
     }
 
 
