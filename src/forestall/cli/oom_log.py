@@ -93,8 +93,7 @@ def _sources(
 def document(incidents: Sequence[Incident]) -> list[dict[str, Any]]:
     """Give the incidents as plain values, each with its findings."""
     return [
-        to_json(incident)
-        | {"findings": [finding_to_json(f) for f in findings(incident, incidents)]}
+        to_json(incident) | {"findings": [finding_to_json(f) for f in findings(incident, incidents)]}
         for incident in incidents
     ]
 

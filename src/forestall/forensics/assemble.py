@@ -29,9 +29,7 @@ LINGER_LINES = 60
 
 HEAD, CPU, STATE, TABLE, OOM_KILL, KILL = range(1, 7)
 
-_CALL = re.compile(
-    r"^\s*(?:\[<[\da-f]+>\]\s*)?(\??)\s*\(?([A-Za-z_][\w.$]*)(?:\+0x[\da-f]+/0x[\da-f]+|\s\(\S+:\d+)"
-)
+_CALL = re.compile(r"^\s*(?:\[<[\da-f]+>\]\s*)?(\??)\s*\(?([A-Za-z_][\w.$]*)(?:\+0x[\da-f]+/0x[\da-f]+|\s\(\S+:\d+)")
 _ARM_CALL = re.compile(r"^\s*(?:\[<[\da-f]+>\]\s*)?\(?([A-Za-z_][\w.$]*)\)? from [\[(A-Za-z_]")
 _OTHER_DUMP = re.compile(
     r"page allocation (?:failure|stalls)|: allocation failure|SysRq\s?: Show Memory|sysrq: Show Memory"
@@ -40,9 +38,7 @@ _OTHER_DUMP = re.compile(
 _PANIC = re.compile(r"Kernel panic - not syncing: (.*)$")
 _PANIC_OOM = re.compile(r"[Oo]ut of memory|deadlocked on memory|panic_on_oom")
 _SYSRQ = re.compile(r"[sS]ys[rR]q\s?:.*\b[mM]anual OOM|[sS]ysrq: Manual OOM|SysRq : Manual OOM")
-_OOM_FUNCTIONS = frozenset(
-    {"oom_kill_process", "__oom_kill_process", "out_of_memory", "dump_header"}
-)
+_OOM_FUNCTIONS = frozenset({"oom_kill_process", "__oom_kill_process", "out_of_memory", "dump_header"})
 
 
 class Assembler:
@@ -366,10 +362,7 @@ class Assembler:
             return True
         if "moom_callback" in text:
             report.sysrq = True
-        if re.match(
-            r"\s*(?:Call Trace|Hardware name|Workqueue|Tainted:|</?TASK>|[RE][A-Z0-9]{2}: |Code: )",
-            text,
-        ):
+        if re.match(r"\s*(?:Call Trace|Hardware name|Workqueue|Tainted:|</?TASK>|[RE][A-Z0-9]{2}: |Code: )", text):
             report.take(line)
             return True
         return False
@@ -417,9 +410,7 @@ class Assembler:
             report.phase = STATE
         probe.take(line, _STATE_MARKS.get(name))
         if name == "zone":
-            probe.marks.setdefault(
-                f"zone{len(probe.state.zones)}", Evidence(line=line.first, text=text.strip()[:400])
-            )
+            probe.marks.setdefault(f"zone{len(probe.state.zones)}", Evidence(line=line.first, text=text.strip()[:400]))
         return True
 
     def _table(self, line: Line) -> bool:

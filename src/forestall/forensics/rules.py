@@ -30,16 +30,7 @@ Rule = Callable[[Incident, Sequence[Incident]], Finding | None]
 
 _RUNTIMES = frozenset({"java", "node", "dotnet", "mono", "beam.smp", "ruby", "MainThread"})
 _DATABASES = frozenset(
-    {
-        "mysqld",
-        "mariadbd",
-        "postgres",
-        "mongod",
-        "redis-server",
-        "oracle",
-        "memcached",
-        "clickhouse",
-    }
+    {"mysqld", "mariadbd", "postgres", "mongod", "redis-server", "oracle", "memcached", "clickhouse"}
 )
 _SERVERS = ("httpd", "apache2", "php-fpm", "nginx", "uwsgi", "gunicorn", "puma", "php-cgi")
 _MANY = 6
