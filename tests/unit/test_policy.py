@@ -488,7 +488,7 @@ def test_a_falling_machine_is_looked_at_as_often_as_it_takes():
 def test_a_surge_that_cannot_fit_is_ended_before_swap_is_eaten_up():
     """Once memory is short reclaim slows the greedy: the pace before that tells what they want."""
     play = Play(DEFAULT_RULES)
-    swap = 1 * GIB
+    swap = 3 * GIB
     stall = grown = ended_at = 0
     for n in range(60):
         available = max(0.02, 0.5 - 0.05 * n)
