@@ -5,13 +5,8 @@ import pytest
 from forestall.config.lint import Process, Surroundings, lint, matches
 from forestall.config.read import load, load_text
 from forestall.config.victims import parse_entry
-<<<<<<< HEAD
-from forestall.core.model import Memory, Stage
-from forestall.core.rules import DEFAULT_RULES
-=======
 from forestall.core.model import Memory
 from forestall.core.rules import DEFAULT_TRIGGERS
->>>>>>> main
 from forestall.core.units import GIB
 
 HERE = (
@@ -114,12 +109,7 @@ def test_a_limit_of_nothing_is_found():
 
 
 def test_settings_that_end_nobody_are_found():
-<<<<<<< HEAD
-    ending = {Stage.TERMINATE, Stage.KILL}
-    names = [one.name for one in DEFAULT_RULES.triggers if one.stage in ending]
-=======
     names = [trigger.name for trigger in DEFAULT_TRIGGERS if trigger.stage.rank >= 2]
->>>>>>> main
     text = "".join(f"[triggers.{name}]\nenabled = false\n" for name in names)
 
     assert says(text, "no trigger ends anything") == ["triggers"]
