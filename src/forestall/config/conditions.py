@@ -77,6 +77,13 @@ SIGNALS = (
         "reclaim still lets through once memory is short.",
     ),
     SignalForm(
+        Signal.SURGE_LEFT,
+        "duration",
+        window=False,
+        example="surge_left < 3s",
+        help="The same at the fastest pace of the last seconds: what is wanted, not what is let.",
+    ),
+    SignalForm(
         Signal.REFAULTS,
         "rate",
         window=True,
