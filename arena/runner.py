@@ -72,10 +72,15 @@ class Arena:
             files |= job.source_files()
         job.write_job(folder / "job.tar", files)
         watcher = _Watcher(staged.disks)
-        with host.guest_lock(self.lock):
+        with host.guest_lock(self.lock) as lock:
             accelerator = machine.choose_accelerator(self.guest)
             outcome = machine.run(
-                self.guest, staged.hardware, folder, on_output=watcher, accelerator=accelerator
+                self.guest,
+                staged.hardware,
+                folder,
+                on_output=watcher,
+                accelerator=accelerator,
+                lock=lock,
             )
         (folder / "job.tar").unlink()
         machine.unpack(outcome.files, folder / "files")

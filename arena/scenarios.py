@@ -56,8 +56,8 @@ _LEAKS = (
     ),
     _case(
         "zram",
-        "a leak at full speed, swap in compressed memory",
-        "leak rate=0",
+        "a leak at full speed of what does not compress, swap in compressed memory",
+        "leak rate=0 dense=1",
         swap=Swap(kind="zram", mib=256),
         limit_s=50,
     ),

@@ -111,6 +111,7 @@ def _hardware(scenario: Scenario, guard: Guard) -> machine.Machine:
     # whoever is measured beside it would be helped by it.
     masked = [] if guard.name == "systemd-oomd" else ["systemd-oomd.service", "systemd-oomd.socket"]
     return machine.Machine(
+        measured=True,
         memory_mib=scenario.memory_mib,
         swap_mib=scenario.swap.mib if scenario.swap and scenario.swap.kind == "disk" else 0,
         kernel_words=" ".join(f"systemd.mask={unit}" for unit in masked),
@@ -174,6 +175,8 @@ def _collect_lines(guard: Guard) -> list[str]:
     if not guard.unit:
         return []
     return [
+        # Stopping flushes what a guard keeps in memory; the measuring is over.
+        *([f"timeout 10 systemctl stop {guard.unit}"] if guard.records else []),
         "mkdir -p take",
         f"timeout 15 journalctl -b -u {guard.unit} -o short-monotonic --no-pager"
         " > take/journal.txt",

@@ -24,8 +24,8 @@ static char *belongings(long mib)
 	if (memory == MAP_FAILED)
 		exit(3);
 	madvise(memory, 2 * half, MADV_NOHUGEPAGE);
-	fill(memory, half, 0);
-	fill(memory + half, half, 1);
+	fill(memory, half, DENSE);
+	fill(memory + half, half, TRACE);
 	return memory;
 }
 
