@@ -284,13 +284,13 @@ _BENIGN = (
     ),
     _case(
         "busy",
-        "three workers compute and churn through memory, one eighth stays available",
+        "three workers compute and churn through memory, about an eighth stays available",
         "",
         trouble=tuple(
             Actor(
                 role=f"worker{number}",
                 cast="batch",
-                script="work mem=40 churn=20 seconds=10",
+                script="work mem=115 churn=25 seconds=10",
                 when="trouble",
             )
             for number in (1, 2, 3)
