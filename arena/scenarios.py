@@ -192,7 +192,6 @@ _CROWDS = (
         swap=Swap(mib=64),
         limit_s=35,
         calm_by_s=25,
-        settle_s=3,
         setup=f"""\
 mkdir -p /home/alex/tree
 cat > /home/alex/tree/Makefile <<'END'

@@ -15,6 +15,7 @@ uint64_t random_word(void);
 void reseed(void);
 void pause_ms(long ms);
 void wait_for_go(void);
+void say_settled(void);
 
 long meminfo_kib(const char *key);
 /* What a page holds: one word, some words, or so many that no compressor gains on them. */

@@ -46,6 +46,7 @@ void app(void)
 	long mib = number("mem", 40);
 	char *memory = belongings(mib);
 
+	say_settled();
 	for (;;) {
 		use(memory, (size_t)mib << 8, 200);
 		pause_ms(250);
@@ -134,6 +135,7 @@ void beat(void)
 	char *memory = belongings(pages >> 8), *table = map_table(&table_pages);
 	double due = now() + BEAT_S;
 
+	say_settled();
 	for (uint32_t count = 0;; count++) {
 		pause_ms((due - now()) * 1000);
 		shared->since = due;

@@ -60,8 +60,10 @@ void leak(void)
 
 	if (number("stubborn", 0))
 		signal(SIGTERM, SIG_IGN);
-	if (number("start_mem", 0))
+	if (number("start_mem", 0)) {
 		take((size_t)number("start_mem", 0) << 20, SPARSE);
+		say_settled();
+	}
 	wait_for_go();
 	if (number("until_available", 0))
 		take_until_available(number("until_available", 0));
