@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,9 @@ from forestall.kernel.errors import KernelFormatError
 from forestall.kernel.processes import identify
 
 DEATH_MS = 10_000
-DEAF = "import signal; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
+DEAF = (
+    "import signal; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
+)
 FAMILY = """
 import os, signal
 for _ in range({count}):
@@ -51,6 +54,10 @@ def start(code=None):
         assert child.stdout.readline() == "ready\n"
         child.stdout.close()
     return child
+
+
+def descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.fixture
@@ -176,9 +183,8 @@ def test_a_victim_that_ignores_sigterm_is_ended_by_sigkill(children, bystander, 
 def test_a_family_goes_root_first_and_every_death_is_told(children, bystander, ender):
     """The maker must not fork another while its children are ended."""
     maker = children(FAMILY.format(count=6))
-    listing = f"/proc/{maker.pid}/task/{maker.pid}/children"
-    with open(listing) as file:
-        kids = [identify(int(pid)) for pid in file.read().split()]
+    listing = Path(f"/proc/{maker.pid}/task/{maker.pid}/children").read_text()
+    kids = [identify(int(pid)) for pid in listing.split()]
     root = identify(maker.pid)
     order = []
 
@@ -373,16 +379,16 @@ def test_more_victims_than_can_be_watched_are_still_ended(children, bystander, e
 def test_no_descriptor_is_left_behind(children, bystander, ender):
     victim = identify(children().pid)
     end = ender()
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
 
     end.perform(request(ProcessId(victim.pid, 1), ProcessId(2**22 - 1, 1), victim), 1)
-    while_watched = len(os.listdir("/proc/self/fd"))
+    while_watched = descriptors()
     for pidfd in list(end.watched):
         assert ended(pidfd)
         end.gone(pidfd, 2)
 
     assert while_watched == before + 1
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
     assert end.gone(12345, 3) is None
     assert lives(bystander)
 
