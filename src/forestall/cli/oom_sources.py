@@ -31,10 +31,10 @@ SILENCE_S = 2.0
 
 KMSG = "/dev/kmsg"
 _RECORD_BYTES = 8192
-_OPENERS: dict[str, Callable[[Path], IO[bytes]]] = {
-    ".gz": lambda path: gzip.open(path, "rb"),
-    ".xz": lambda path: lzma.open(path, "rb"),
-    ".bz2": lambda path: bz2.open(path, "rb"),
+_UNPACKERS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
+    ".gz": lambda packed: gzip.GzipFile(fileobj=packed),  # type: ignore[dict-item,return-value]
+    ".xz": lzma.LZMAFile,
+    ".bz2": bz2.BZ2File,
 }
 _PERMISSION = (
     "no permission to read the kernel's messages; run as root, join the group adm or"
@@ -82,8 +82,9 @@ def _file_portions(path: Path) -> Iterator[bytes]:
         if str(path) == "-":
             yield from iter(lambda: sys.stdin.buffer.read(PORTION_BYTES), b"")
             return
-        opener = _OPENERS.get(path.suffix)
-        with opener(path) if opener else path.open("rb") as log:
+        with path.open("rb") as packed:
+            unpack = _UNPACKERS.get(path.suffix)
+            log = unpack(packed) if unpack else packed
             yield from iter(lambda: log.read(PORTION_BYTES), b"")
     except (OSError, EOFError, lzma.LZMAError) as error:
         raise CannotRead(f"{path}: {error}") from error

@@ -135,7 +135,8 @@ AGENTS: tuple[Row, ...] = (
     _row(
         "forestall",
         "ended ",
-        r"""\bforestall(?:-guard)?(?:\[\d+\])?:?\ (?:.{0,40}?\b)?ended\ (?P<pid>\d+)\ \((?P<comm>.*?)\)
+        r"""\bforestall(?:-guard)?(?:\[\d+\])?:?\ (?:.{0,40}?\b)?
+        ended\ (?P<pid>\d+)\ \((?P<comm>.*?)\)
         (?=[\s,;:.]|$)(?:[^\n]*?\breason[=:]\ ?(?P<reason>.*))?""",
     ),
 )

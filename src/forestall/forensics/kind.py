@@ -18,8 +18,12 @@ _CONSTRAINTS = {
     "CONSTRAINT_CPUSET": "cpuset",
     "CONSTRAINT_MEMORY_POLICY": "mempolicy",
 }
-_MEMCG_CALLS = re.compile(r"^(?:__)?(?:mem_cgroup_(?:out_of_memory|oom|do_charge)|try_charge|pagefault_memcg)")
-_GLOBAL_CALLS = re.compile(r"^_*(?:alloc_pages|alloc_frozen_pages|folio_alloc|get_free_pages|page_cache_alloc)")
+_MEMCG_CALLS = re.compile(
+    r"^(?:__)?(?:mem_cgroup_(?:out_of_memory|oom|do_charge)|try_charge|pagefault_memcg)"
+)
+_GLOBAL_CALLS = re.compile(
+    r"^_*(?:alloc_pages|alloc_frozen_pages|folio_alloc|get_free_pages|page_cache_alloc)"
+)
 _KERNEL_THREADS = re.compile(
     r"^(?:kworker|kswapd|swapper|kthreadd|ksoftirqd|khugepaged|kcompactd|nfsd|jbd2|migration"
     r"|kdevtmpfs|loop\d|md\d|z_|txg_|xfs|btrfs|dmcrypt|irq/)"

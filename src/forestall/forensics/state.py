@@ -16,8 +16,10 @@ UNLIMITED_KB = 1 << 50
 _MAX_ZONES = 4096
 _MAX_SLABS = 2048
 
-_COUNTERS = re.compile(r"^\s*(?:[aA]ctive_anon|active_file|unevictable|slab_reclaimable|slab|mapped"
-                       r"|sec_pagetables|kernel_misc_reclaimable|free|free_cma|free_pcp):\d+(?:\s|$)")
+_COUNTERS = re.compile(
+    r"^\s*(?:[aA]ctive_anon|active_file|unevictable|slab_reclaimable|slab|mapped"
+    r"|sec_pagetables|kernel_misc_reclaimable|free|free_cma|free_pcp):\d+(?:\s|$)"
+)
 _COUNTER = re.compile(r"\b([A-Za-z_]+):(\d+)(?![\dkK])")
 _ZONE = re.compile(r"^\s*(?:Node (\d+) )?([A-Z]\w{2,15}) free:(\d+)kB(.*)$")
 _ZONE_KB = re.compile(r"\b(boost|min|low|high|present|managed|free_cma):(\d+)kB")
@@ -40,9 +42,35 @@ _STAT_V2 = re.compile(r"^\s*([a-z][a-z_0-9]+) (\d+)\s*$")
 _SLAB = re.compile(r"^\s*(\S.{0,63}?)\s+(\d+)KB\s+(\d+)KB\s*$")
 _USAGE_NAMES = {"memory": "memcg", "memory+swap": "memsw", "swap": "swap", "kmem": "kmem"}
 _STAT_BYTES = frozenset(
-    "anon file kernel kernel_stack pagetables sec_pagetables percpu sock vmalloc shmem zswap zswapped"
-    " file_mapped file_dirty file_writeback swapcached anon_thp file_thp shmem_thp inactive_anon"
-    " active_anon inactive_file active_file unevictable slab_reclaimable slab_unreclaimable slab".split()
+    [
+        "anon",
+        "file",
+        "kernel",
+        "kernel_stack",
+        "pagetables",
+        "sec_pagetables",
+        "percpu",
+        "sock",
+        "vmalloc",
+        "shmem",
+        "zswap",
+        "zswapped",
+        "file_mapped",
+        "file_dirty",
+        "file_writeback",
+        "swapcached",
+        "anon_thp",
+        "file_thp",
+        "shmem_thp",
+        "inactive_anon",
+        "active_anon",
+        "inactive_file",
+        "active_file",
+        "unevictable",
+        "slab_reclaimable",
+        "slab_unreclaimable",
+        "slab",
+    ]
 )
 
 
@@ -202,7 +230,9 @@ def _read_slabs(state: State, text: str, _line: int) -> str | None:
 
 
 def _read_rest(_state: State, text: str, _line: int) -> str | None:
-    if re.match(r"^\s*(?:Mem-[iI]nfo|lowmem_reserve\[|Swap cache|Node \d+ (?:hugepages|\w+ per-cpu))", text):
+    if re.match(
+        r"^\s*(?:Mem-[iI]nfo|lowmem_reserve\[|Swap cache|Node \d+ (?:hugepages|\w+ per-cpu))", text
+    ):
         return "memory"
     return None
 
