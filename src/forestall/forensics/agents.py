@@ -88,8 +88,8 @@ AGENTS: tuple[Row, ...] = (
     _row(
         "oomd",
         "oomd kill: ",
-        r"""\boomd\ kill:\ (?:[\d.]+\ ){3}(?P<cgroup>\S+)\ \d+
-        (?:\ (?P<reason>ruleset:.*))?""",
+        r"""\boomd\ kill:\ +(?:[\d.]+\ +){3}(?P<cgroup>\S+)\ +\d+
+        (?:\ +(?P<reason>\S.*))?""",
     ),
     _row(
         "talos",
@@ -125,6 +125,11 @@ AGENTS: tuple[Row, ...] = (
         r"""[Ee]viction\ manager:\ pod\ (?:is\ evicted\ successfully"\ pod="(?P<unit>[^"]+)
         |(?P<reason>\S+)\ is\ evicted\ successfully)""",
         "echo",
+    ),
+    _row(
+        "lowmemorykiller",
+        "lowmemorykiller: Killing",
+        r"""lowmemorykiller:\ Killing\ '(?P<comm>[^']*)'\ \((?P<pid>\d+)\)(?:,\ adj\ (?P<adj>-?\d+))?""",
     ),
     _row(
         "lmkd",
