@@ -126,11 +126,7 @@ AGENTS: tuple[Row, ...] = (
         |(?P<reason>\S+)\ is\ evicted\ successfully)""",
         "echo",
     ),
-    _row(
-        "lowmemorykiller",
-        "lowmemorykiller: Killing",
-        r"""lowmemorykiller:\ Killing\ '(?P<comm>[^']*)'\ \((?P<pid>\d+)\)(?:,\ adj\ (?P<adj>-?\d+))?""",
-    ),
+    _row("lowmemorykiller", "lowmemorykiller: Killing", X),
     _row(
         "lmkd",
         "Kill '",
