@@ -31,6 +31,10 @@ CASES = [
      ' waiting for pod to be cleaned up" pods=["ns/pod-1"]', "kubelet", None, None),
     ("kubelet[900]: I0101 10:00:00.0 1 eviction_manager.go:400] eviction manager: pods pod-1_ns(u)"
      " evicted, waiting for pod to be cleaned up", "kubelet", None, None),
+    ("kernel: lowmemorykiller: Killing 'd.play.games.ui' (57), adj 1000,", "lowmemorykiller", 57,
+     "d.play.games.ui"),
+    ("lmkd[9]: Kill 'com.app' (57), uid 10123, oom_score_adj 900 to free 45678kB rss", "lmkd", 57,
+     "com.app"),
     ("forestall[77]: ended 57 (leaker)", "forestall", 57, "leaker"),
     ("forestall[77]: ended 57 ((sd-pam)), 3.1 GiB back", "forestall", 57, "(sd-pam)"),
 ]  # fmt: skip

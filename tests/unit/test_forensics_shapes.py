@@ -149,6 +149,18 @@ def test_a_group_dies_as_one_incident_and_pasted_lines_count_once():
     assert incident.kind == "memcg"
 
 
+def test_the_reaper_says_what_was_left():
+    reaper = (
+        "oom_reaper: reaped process 31 (leaker), now anon-rss:0kB, file-rss:64kB, shmem-rss:4kB"
+    )
+
+    [incident] = read(KILL, reaper + ", pgtables:9kB total-vm:5kB")
+
+    [reaped] = incident.reaped
+    assert (reaped.pid, reaped.comm) == (31, "leaker")
+    assert (reaped.anon_rss_kb, reaped.file_rss_kb, reaped.shmem_rss_kb) == (0, 64, 4)
+
+
 def test_kills_without_reports_are_incidents_each():
     lines = [KILL.replace("31", str(pid)) for pid in range(31, 39)]
 

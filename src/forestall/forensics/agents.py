@@ -122,11 +122,16 @@ AGENTS: tuple[Row, ...] = (
     _row(
         "kubelet",
         "evicted successfully",
-        r"""[Ee]viction\ manager:\ pod\ (?:is\ evicted\ successfully"\ pod="(?P<unit>[^"]+)
-        |(?P<reason>\S+)\ is\ evicted\ successfully)""",
+        r"""[Ee]viction\ manager:\ pod\ (?:is\ evicted\ successfully"\ pod=")?
+        (?P<unit>[^"\s]+)(?:"|\ is\ evicted\ successfully)""",
         "echo",
     ),
-    _row("lowmemorykiller", "lowmemorykiller: Killing", X),
+    _row(
+        "lowmemorykiller",
+        "lowmemorykiller: Killing",
+        r"""lowmemorykiller:\ Killing\ '(?P<comm>[^']*)'\ \((?P<pid>\d+)\)
+        (?:,\ adj\ (?P<adj>-?\d+))?""",
+    ),
     _row(
         "lmkd",
         "Kill '",

@@ -347,7 +347,11 @@ def read_reaped(text: str) -> tuple[int, str, dict[str, int]] | None:
     found = _REAPED.search(text)
     if found is None:
         return None
-    sizes = {_SIZE_NAMES[size[1]]: int(size[2][:19]) for size in _SIZE.finditer(text, found.end())}
+    sizes = {
+        _SIZE_NAMES[size[1]]: int(size[2][:19])
+        for size in _SIZE.finditer(text, found.end())
+        if size[1].endswith("-rss")
+    }
     return int(found[1][:10]), found[2], sizes
 
 
