@@ -31,6 +31,7 @@ CASES = [
      ' waiting for pod to be cleaned up" pods=["ns/pod-1"]', "kubelet", None, None),
     ("kubelet[900]: I0101 10:00:00.0 1 eviction_manager.go:400] eviction manager: pods pod-1_ns(u)"
      " evicted, waiting for pod to be cleaned up", "kubelet", None, None),
+    ("earlyoom[1]: Killing process 57 firefox", "earlyoom", 57, "firefox"),
     ("kernel: lowmemorykiller: Killing 'd.play.games.ui' (57), adj 1000,", "lowmemorykiller", 57,
      "d.play.games.ui"),
     ("lmkd[9]: Kill 'com.app' (57), uid 10123, oom_score_adj 900 to free 45678kB rss", "lmkd", 57,
@@ -80,6 +81,19 @@ def test_nohang_spreads_a_kill_over_lines():
     assert incident.victim is not None
     assert (incident.victim.pid, incident.victim.comm) == (903309, "mysqld")
     assert incident.victim.badness == 849
+
+
+def test_nohang_may_run_a_command_in_place_of_a_signal():
+    lines = [
+        "nohang[530]:   PID: 12297, Name: tail, badness: 727",
+        "nohang[530]:   Run the command: kill -TERM 12297",
+        "cron[5]: Run the command: true",
+    ]
+
+    [incident] = parse([log(lines, JOURNAL)])
+
+    assert (incident.agent, incident.victims[0].pid) == ("nohang", 12297)
+    assert parse([log(["nohang[530]: Send SIGTERM to the victim"], JOURNAL)]) == []
 
 
 def test_systemds_echo_of_oomds_kill_counts_once_and_alone_it_counts():

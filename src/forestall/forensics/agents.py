@@ -57,6 +57,11 @@ AGENTS: tuple[Row, ...] = (
         (?:,\ badness:\ (?P<badness>-?\d+))?(?:,\ VmRSS:\ (?P<rss_mib>\d+)\ MiB)?""",
     ),
     _row(
+        "earlyoom",
+        "Killing process ",
+        r"""\bearlyoom(?:\[\d+\])?:\ Killing\ process\ (?P<pid>\d+)\ (?P<comm>[^"'].{0,14})$""",
+    ),
+    _row(
         "nohang",
         "adness: ",
         r"""\bPID:\ (?P<pid>\d+),\ [Nn]ame:\ (?P<comm>.*?),\ (?:[\w ]+:\ [^,]*,\ )*?
@@ -67,6 +72,11 @@ AGENTS: tuple[Row, ...] = (
         "nohang",
         "to the victim",
         r"""\b[Ss]end(?:ing)?\ SIG(?:TERM|KILL)\ to\ the\ victim""",
+    ),
+    _row(
+        "nohang",
+        "Run the command: ",
+        r"""^(?:nohang(?:-desktop)?(?:\[\d+\])?:)?\s*Run\ the\ command:\ """,
     ),
     _row(
         "nohang",
@@ -190,6 +200,9 @@ class AgentReader:
         if row.agent == "kubelet" and not note.get("reason", "memory").startswith("memory"):
             return None
         given = {**note, **given}
+        if row.agent == "nohang" and "pid" not in given:
+            # Words that others may use too: without a victim named before they say nothing.
+            return None
         if self._known(row, given, line):
             return None
         return AgentKill(

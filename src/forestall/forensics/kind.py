@@ -133,6 +133,6 @@ def _by_flags(signs: Signs) -> tuple[str, str]:
         signs.gfp_flags is None and signs.gfp_mask in _PLAIN_KERNEL
     )
     thread = signs.comm is not None and _KERNEL_THREADS.match(signs.comm)
-    if plain and signs.order == 0 and not thread and not signs.trace:
+    if plain and signs.order == 0 and not thread:
         return "memcg", "allocation flags"
     return "global", "allocation flags"

@@ -254,7 +254,7 @@ def _oom_kill_of(text: str, *, cut: bool) -> OomKill:
         if task is not None:
             result.task = body[task + len(",task=") :].rstrip()
             body = body[:task] + ","
-    found = re.match(r"oom-kill:constraint=(\w+),", text)
+    found = re.match(r"oom-kill:constraint=([^,]{1,64}),", text)
     result.constraint = found[1] if found else None
     result.global_oom = ",global_oom" in body
     for name in ("nodemask", "cpuset", "mems_allowed", "oom_memcg", "task_memcg"):
