@@ -80,7 +80,7 @@ def test_a_cut_log_gives_what_is_left_and_nothing_else(number, share):
         assert all(a is None or a == b for a, b in zip(victim, full, strict=True))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if len(read_log(name)) < 3000])
+@pytest.mark.parametrize("name", [name for name in NAMES if len(read_log(name)) < 1300])
 def test_every_prefix_of_a_short_log_is_read(name):
     data = read_log(name)
     whole = {v[0]: v for v in victims(parse([data]))}
@@ -124,10 +124,10 @@ def test_a_wrapped_log_has_the_same_victims(number, columns, at_blanks):
         assert [v[0] for v in victims(found)] == [v[0] for v in victims(wanted)]
 
 
-@pytest.mark.parametrize("prefix", _PREFIXES)
+@pytest.mark.parametrize("turn", [0, 3])
 @pytest.mark.parametrize("number", range(len(_LOGS)))
-def test_another_prefix_changes_nothing(prefix, number):
-    data = _LOGS[number]
+def test_another_prefix_changes_nothing(turn, number):
+    data, prefix = _LOGS[number], _PREFIXES[(number + turn) % len(_PREFIXES)]
     lines = [prefix + line if line.strip() else line for line in data.split(b"\n")]
     wanted = parse([data])
 

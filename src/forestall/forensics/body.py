@@ -11,6 +11,8 @@ from forestall.forensics.report import MAX_TRACE, Report
 from forestall.forensics.state import read_state
 from forestall.forensics.streams import CPU, HEAD, OOM_KILL, STATE, TABLE, Streams
 
+_ZONES_MARKED = 8
+_MARK_CHARS = 400
 _ADDRESS = r"^\s*(?:\[<[\da-f]+>\]\s*)?"
 _CALL = re.compile(
     _ADDRESS + r"(\??)\s*\(?([A-Za-z_][\w.$]*)(?:\+0x[\da-f]+/0x[\da-f]+|\s\(\S+:\d+)"
@@ -145,10 +147,9 @@ class Body:
         elif report.phase < STATE:
             report.phase = STATE
         probe.take(line, _STATE_MARKS.get(name))
-        if name == "zone":
-            probe.marks.setdefault(
-                f"zone{len(probe.state.zones)}", Evidence(line=line.first, text=text.strip()[:400])
-            )
+        if name == "zone" and len(probe.state.zones) <= _ZONES_MARKED:
+            mark = Evidence(line=line.first, text=text.strip()[:_MARK_CHARS])
+            probe.marks.setdefault(f"zone{len(probe.state.zones)}", mark)
         return True
 
     def _table(self, line: Line) -> bool:

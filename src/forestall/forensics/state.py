@@ -13,6 +13,7 @@ from forestall.forensics.model import Slab, Zone
 UNLIMITED_KB = 1 << 50
 """Counters without a limit print 2^63 bytes rounded to pages; nothing real is that large."""
 
+_MAX_COUNTERS = 256
 _MAX_ZONES = 4096
 _MAX_SLABS = 2048
 
@@ -24,7 +25,7 @@ _COUNTER = re.compile(r"\b([A-Za-z_]+):(\d+)(?![\dkK])")
 _ZONE = re.compile(r"^\s*(?:Node (\d+) )?([A-Z]\w{2,15}) free:(\d+)kB(.*)$")
 _ZONE_KB = re.compile(r"\b(boost|min|low|high|present|managed|free_cma):(\d+)kB")
 _NODE = re.compile(r"^\s*Node (\d+) active_anon:\d+kB")
-_BUDDY = re.compile(r"^\s*(?:Node (\d+) )?([A-Z]\w{2,15}): ((?:\d+\*\d+kB.*)+)$")
+_BUDDY = re.compile(r"^\s*(?:Node (\d+) )?([A-Z]\w{2,15}): (\d+\*\d+kB.*)$")
 _BLOCK = re.compile(r"(\d+)\*(\d+)kB(?: \(([A-Z]+)\))?")
 _PAGES = (
     (re.compile(r"^\s*(\d+) pages (?:of )?RAM\s*$"), "ram_pages"),
@@ -115,6 +116,8 @@ def _read_counters(state: State, text: str, _line: int) -> str | None:
         return None
     state.in_stats = False
     for found in _COUNTER.finditer(text):
+        if len(state.vm_pages) >= _MAX_COUNTERS:
+            break
         state.vm_pages.setdefault(found[1].lower(), int(found[2][:19]))
     return "counters"
 
@@ -202,7 +205,7 @@ def _read_stats(state: State, text: str, _line: int) -> str | None:
         first = state.stats_for is None
         state.stats_for = state.stats_for or found[1] or ""
         if first and found[2]:
-            for name, size in _STAT_V1.findall(found[2]):
+            for name, size in _STAT_V1.findall(found[2])[:_MAX_COUNTERS]:
                 state.memcg_stat_kb.setdefault(name, int(size[:19]))
         return "memcg_stats"
     if not state.in_stats:
