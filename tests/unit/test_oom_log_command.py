@@ -6,6 +6,7 @@ import gzip
 import json
 import lzma
 import os
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -13,7 +14,13 @@ from click.testing import CliRunner
 from forestall.cli import exits, why
 from forestall.cli.oom_log import command as oom_log
 from forestall.cli.oom_log import follow_log
-from forestall.cli.oom_sources import CannotRead, journal_command, ring_source
+from forestall.cli.oom_sources import (
+    CannotRead,
+    followed,
+    journal_command,
+    ring_source,
+    run_source,
+)
 from forestall.forensics import Incident, Victim
 from forestall.forensics.merge import on_one_line
 from tests.fakes.oom_reports import FAMILIES, Made, log
@@ -194,6 +201,28 @@ def test_the_ring_buffer_is_read_record_by_record(tmp_path):
         os.close(writer)
 
     assert b"".join(source.portions) == REPORT[:3000]
+
+
+def test_a_commands_output_is_read_as_it_comes():
+    talks = [sys.executable, "-c", "import sys; sys.stdout.write('x' * 300_000)"]
+    silent = [sys.executable, "-c", ""]
+    fails = [sys.executable, "-c", "raise SystemExit(1)"]
+
+    source = run_source("talks", talks)
+
+    assert source is not None
+    assert sum(len(portion) for portion in source.portions) == 300_000
+    quiet = run_source("silent", silent)
+    assert quiet is not None
+    assert quiet.portions == ()
+    assert run_source("fails", fails) is None
+    assert run_source("absent", ["/nonexistent/tool"]) is None
+
+
+def test_following_a_command_gives_its_output_and_ends_with_it():
+    portions = list(followed([sys.executable, "-c", "print('a'); print('b')"]))
+
+    assert b"".join(portion or b"" for portion in portions) == b"a\nb\n"
 
 
 def test_without_permission_the_message_says_what_to_do(tmp_path, monkeypatch):

@@ -85,6 +85,8 @@ def _sources(
         found = journal_source(since)
         if found is None:
             raise click.ClickException("journalctl is not here, or may not read the journal.")
+        if found.portions == ():
+            err().print("The journal has no such records, or this user may not read them.")
         sources.append(found)
     if dmesg:
         sources.append(ring_source())

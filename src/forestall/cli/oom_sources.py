@@ -15,6 +15,7 @@ import os
 import selectors
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
@@ -103,12 +104,21 @@ def journal_command(since: str | None, *, follow: bool = False) -> list[str]:
 def run_source(name: str, arguments: list[str]) -> Source | None:
     """Run a command and read what it prints; None if it is not here or may not."""
     try:
-        done = subprocess.run(arguments, capture_output=True, check=False)
+        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     except OSError:
         return None
-    if done.returncode != 0 and not done.stdout:
-        return None
-    return Source(name, [done.stdout])
+    portions = _output(process)
+    first = next(portions, b"")
+    if not first:
+        return None if process.wait() != 0 else Source(name, ())
+    return Source(name, chain((first,), portions))
+
+
+def _output(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    with process:
+        if process.stdout is not None:
+            output = process.stdout
+            yield from iter(lambda: output.read(PORTION_BYTES), b"")
 
 
 def journal_source(since: str | None) -> Source | None:
@@ -151,7 +161,7 @@ def _records(path: str) -> Iterator[bytes]:
 def any_source(since: str | None) -> Source:
     """Read the journal, or else the ring buffer."""
     found = journal_source(since)
-    if found is not None and any(found.portions):
+    if found is not None and found.portions != ():
         return found
     return ring_source()
 
