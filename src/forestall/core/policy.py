@@ -26,7 +26,13 @@ from forestall.core.hunt import decide, due, gone, missed, pursue, refused, shar
 from forestall.core.judge import Chosen, judge
 from forestall.core.model import Level, Memory, Stage
 from forestall.core.pace import survey_due
-from forestall.core.signals import acting_ceiling_bytes, all_hold, ceiling_bytes, level_of
+from forestall.core.signals import (
+    acting_ceiling_bytes,
+    all_hold,
+    amounts,
+    ceiling_bytes,
+    level_of,
+)
 from forestall.core.state import Calm, Ceilings, Choosing, Prospect, Settling, State
 from forestall.core.trend import extend, headroom_bytes, time_left_ns
 from forestall.core.units import MS, SECOND, human_bytes, human_ns, human_share
@@ -124,7 +130,11 @@ def _ceilings(ceilings: Ceilings | None, memory: Memory, rules: Rules) -> Ceilin
     ):
         return ceilings
     return Ceilings(
-        total, swap_total, ceiling_bytes(rules, memory), acting_ceiling_bytes(rules, memory)
+        total,
+        swap_total,
+        ceiling_bytes(rules, memory),
+        acting_ceiling_bytes(rules, memory),
+        amounts(rules, memory),
     )
 
 

@@ -213,10 +213,8 @@ DEFAULT_TRIGGERS = (
         (
             available(Limit(0.04, 512 * MIB)),
             Condition(Signal.SURGE_LEFT, below=True, number=float(3 * SECOND)),
-            time_left(600 * SECOND),
-            above(Signal.STALL_SOME, 0.15, 1 * SECOND),
+            above(Signal.STALL_SOME, 0.15, 2 * SECOND),
         ),
-        hold_ns=500 * MS,
     ),
     Trigger(
         "frozen",

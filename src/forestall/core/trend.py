@@ -168,11 +168,14 @@ def surge_left_ns(trail: Trail, now_ns: int, memory: Memory) -> int | None:
     """Time until memory and swap are gone at the fastest pace of the last seconds.
 
     Once memory is short, reclaim holds the greedy back and the present pace flatters:
-    what counts is what they want. None when nothing fell.
+    what counts is what they want. None when nothing fell, or no more over the last
+    two seconds.
     Cost: one walk over at most 60 points.
     """
     pace = 0.0
     points = trail.points
+    if falling_per_s(trail, now_ns, headroom_bytes(memory), 2 * SECOND) <= 0.0:
+        return None
     late = len(points)
     for early in range(len(points) - 1, -1, -1):
         first = points[early]
