@@ -203,6 +203,10 @@ class Guard:
             self._sampler.holdings()
             self._table.survey(now_ns, swap_used=True, warm=True)
         self._loop.turn(now_ns())
+        self._rehearse_end()
+
+    def _rehearse_end(self) -> None:
+        """Go through an end without a signal."""
         dry = EndProcess(identify, never=frozenset(), dry_run=True)
         own = identify(os.getpid())
         dry.perform(_rehearsal(own), now_ns())
@@ -237,17 +241,20 @@ class Guard:
     def _guard(self) -> None:
         next_ns = now_ns()
         while not self._stopping:
-            self._watch_descriptors()
-            ready = self._wakeups.wait(next_ns - now_ns())
-            planned_ns = next_ns
-            urgent = self._take(ready)
-            moment_ns = now_ns()
-            if urgent and moment_ns < planned_ns:
-                planned_ns = moment_ns
-            if moment_ns >= planned_ns:
-                self._loop.turn(planned_ns)
-                next_ns = now_ns() + self._loop.pause_ns()
-            self._after(now_ns())
+            next_ns = self._once(next_ns)
+
+    def _once(self, next_ns: int) -> int:
+        """Wait for the planned moment or for what ends the wait; returns the next planned one."""
+        self._watch_descriptors()
+        ready = self._wakeups.wait(next_ns - now_ns())
+        urgent = self._take(ready)
+        moment_ns = now_ns()
+        planned_ns = min(next_ns, moment_ns) if urgent else next_ns
+        if moment_ns >= planned_ns:
+            self._loop.turn(planned_ns)
+            next_ns = now_ns() + self._loop.pause_ns()
+        self._after(now_ns())
+        return next_ns
 
     def _take(self, ready: list[tuple[object, int]]) -> bool:
         """Serve what woke us; True when a sample should follow at once."""
