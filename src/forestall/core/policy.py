@@ -191,7 +191,7 @@ def _triggers(seen: State, memory: Memory, rules: Rules, requests: list[Request]
 
 
 def _out_of_reach(seen: State, rules: Rules, requests: list[Request]) -> State:
-    if any(since is not None for since in seen.holding):
+    if seen.holding.count(None) != len(seen.holding):
         seen = replace(seen, holding=(None,) * len(rules.triggers))
     if isinstance(seen.hunt, Calm):
         return seen
