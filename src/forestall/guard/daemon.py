@@ -36,7 +36,7 @@ from forestall.kernel.pressure import open_trigger
 from forestall.kernel.processes import ProcessTable, identify
 from forestall.kernel.sampler import Sampler
 from forestall.kernel.wakeups import BROKEN, READ, URGENT, Wakeups
-from forestall.recorder.ring import Ring
+from forestall.recorder.ring import BEFORE_ENTRIES, Ring
 from forestall.relief.hand import Hand
 from forestall.relief.serve import Relief
 
@@ -169,6 +169,12 @@ class Guard:
 
     def _serve_relief(self, end: socket.socket) -> None:
         libc.prctl_set_name(b"forestall-relief")
+        # It must outlive, and not starve with, the victim that it helps to go. What of this is
+        # refused is refused to the guard too, and told there.
+        protect.set_own_oom_score_adj(self._options.oom_score_adj)
+        protect.raise_priority(self._options.nice)
+        if self._options.lock_memory:
+            protect.lock_memory(libc.mlockall)
         Relief(
             end,
             mrelease=libc.process_mrelease,
@@ -207,7 +213,9 @@ class Guard:
             self._sampler.sample(now_ns(), with_activity=True)
             self._sampler.holdings()
             self._table.survey(now_ns, swap_used=True, warm=True)
-        self._loop.turn(now_ns())
+        # As many turns as the ring remembers: from then on each takes the place of another.
+        for _ in range(BEFORE_ENTRIES + 1):
+            self._loop.turn(now_ns())
         self._rehearse_end()
 
     def _rehearse_end(self) -> None:
