@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.bench import support
 from tests.bench.support import Board
 
 BOARD = pytest.StashKey()
@@ -11,6 +12,13 @@ BOARD = pytest.StashKey()
 def board(request):
     """Return where figures are put up; they are shown when all has run."""
     return request.config.stash.setdefault(BOARD, Board())
+
+
+@pytest.fixture
+def open_folder():
+    """Return a folder that every user reaches."""
+    with support.open_folder() as folder:
+        yield folder
 
 
 def pytest_terminal_summary(terminalreporter, config):

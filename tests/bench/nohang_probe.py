@@ -1,4 +1,6 @@
-"""Runs nohang's own code with its clock taken over: ``python3 nohang_probe.py SCRIPT CONFIG WHAT N``.
+"""Runs nohang's own code with its clock taken over.
+
+Usage: ``python3 nohang_probe.py SCRIPT CONFIG WHAT N``.
 
 The first sleep ends the start. ``ticks``: N more sleeps return at once, and the processor time
 between them is what its loop costs. ``scan``: its find_victim is called N times.
@@ -9,11 +11,11 @@ import os
 import sys
 import time
 import warnings
+from pathlib import Path
 
 script, config, what, number = sys.argv[1:]
 number = int(number)
-seen = 0
-began_ns = 0
+slept_ns = []
 
 
 def answer(ns):
@@ -23,7 +25,6 @@ def answer(ns):
 
 
 def hook(_seconds):
-    global seen, began_ns
     if what == "scan":
         find_victim = sys._getframe(1).f_globals["find_victim"]
         best = None
@@ -33,17 +34,13 @@ def hook(_seconds):
             took_ns = time.process_time_ns() - before_ns
             best = took_ns if best is None else min(best, took_ns)
         answer(best)
-    if seen == 0:
-        began_ns = time.process_time_ns()
-    if seen == number:
-        answer((time.process_time_ns() - began_ns) // number)
-    seen += 1
+    slept_ns.append(time.process_time_ns())
+    if len(slept_ns) > number:
+        answer((slept_ns[-1] - slept_ns[0]) // number)
 
 
 warnings.simplefilter("ignore")
 time.sleep = hook
 os.kill = lambda _pid, _signal: None
 sys.argv = [script, "--monitor", "-c", config]
-with open(script, encoding="utf-8") as file:
-    code = compile(file.read(), script, "exec")
-exec(code, {"__name__": "__main__"})
+exec(compile(Path(script).read_text(), script, "exec"), {"__name__": "__main__"})

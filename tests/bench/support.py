@@ -74,7 +74,10 @@ class Board:
             met = {True: "yes", False: "NO", None: ""}[f.met]
             rows.append((f.bar, f.ours, f.earlyoom, f.nohang, f.ratio, f.limit, met))
         widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
-        lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) + " |" for r in rows]
+        lines = [
+            "| " + " | ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) + " |"
+            for r in rows
+        ]
         lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
         return lines + [f"- {note}" for note in self.notes]
 
@@ -101,12 +104,13 @@ def built(tmp_path, name, *flags):
     return str(target)
 
 
-def open_folder(folder):
-    """Let other users reach a folder of ours below /tmp, for what runs as them."""
-    for path in (folder, *folder.parents):
-        if path.stat().st_uid == os.geteuid() and str(path).count("/") > 1:
-            path.chmod(path.stat().st_mode | 0o055)
-    return folder
+@contextmanager
+def open_folder():
+    """Make a folder that other users reach, for what runs as them; pytest's own are closed."""
+    with tempfile.TemporaryDirectory(prefix="forestall-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
 
 
 def peer(name, *folders):
@@ -120,9 +124,8 @@ def drive(what, number, folder, *, python=None):
     done = subprocess.run(
         [*command, what, str(number), str(folder)], capture_output=True, text=True, check=True
     )
-    return dict(
-        (name, int(value)) for name, value in (line.split() for line in done.stdout.splitlines())
-    )
+    answers = (line.split() for line in done.stdout.splitlines())
+    return {name: int(value) for name, value in answers}
 
 
 @contextmanager
@@ -141,9 +144,10 @@ def guard(rules, folder, **options):
             **options,
         }
     )
-    with tempfile.TemporaryDirectory() as short, socket.socket(
-        socket.AF_UNIX, socket.SOCK_DGRAM
-    ) as ear:
+    with (
+        tempfile.TemporaryDirectory() as short,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear,
+    ):
         ear.bind(f"{short}/notify")
         ear.settimeout(READY_S)
         fd = os.memfd_create("rules", 0)
@@ -213,7 +217,9 @@ def nohang_settings(folder):
     if not shipped.exists():
         pytest.skip("no /etc/nohang/nohang.conf")
     lines = [
-        f"{line.partition('=')[0]}= 0 %" if line.startswith(("soft_threshold_min", "hard_threshold_min")) else line
+        f"{line.partition('=')[0]}= 0 %"
+        if line.startswith(("soft_threshold_min", "hard_threshold_min"))
+        else line
         for line in shipped.read_text().splitlines()
     ]
     path = Path(folder) / "nohang.conf"

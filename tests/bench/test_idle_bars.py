@@ -60,7 +60,7 @@ def measure(board, folder, bar, rules, *, seconds, limit, below_kib=1):
         relief_before = sum(support.cpu_ns(pid) for pid in relief)
         found = shares(everybody, seconds)
         relief_share = (sum(support.cpu_ns(p) for p in relief) - relief_before) / 1e9 / seconds
-    share, runs = found[0]
+    share = found[0][0]
     texts = [f"{100 * s:.3f} % ({r:.1f}/s)" for s, r in found]
     theirs = texts[1] if earlyoom else ""
     board.show(

@@ -101,12 +101,12 @@ def earlyoom_overshoot_bytes(earlyoom, path):
         return limit_kib * 1024 - int(seen[-1]) * MIB if seen else None
 
 
-def test_a_hog_does_not_get_far_past_the_limit(board, tmp_path_factory):
+def test_a_hog_does_not_get_far_past_the_limit(board, open_folder):
     if os.geteuid() != 0:
         pytest.skip("the hog runs as a user of its own, which takes root")
     if support.available_bytes() < SPARE_BYTES:
         pytest.skip("less than 8 GiB to spare")
-    folder = support.open_folder(tmp_path_factory.mktemp("overshoot"))
+    folder = open_folder
     path, herd = support.built(folder, "hog"), support.built(folder, "herd")
     earlyoom = support.peer("earlyoom")
     ours, theirs = [], []

@@ -41,8 +41,8 @@ def scan_earlyoom(path, library):
 
 
 @pytest.mark.parametrize("count", [1_000, 5_000, 10_000])
-def test_a_survey_costs_no_more_than_earlyooms_scan_by_half(board, tmp_path_factory, count):
-    folder = support.open_folder(tmp_path_factory.mktemp("survey"))
+def test_a_survey_costs_no_more_than_earlyooms_scan_by_half(board, open_folder, count):
+    folder = open_folder
     earlyoom, nohang = support.peer("earlyoom"), support.peer("nohang")
     if earlyoom is None:
         pytest.skip("earlyoom is not installed: there is nothing to compare with")

@@ -185,6 +185,7 @@ class Stage(Enum):
 
 
 # Plain attributes: levels are compared in every tick, and a look-up by member costs 0.3 µs.
-for _order in (Level, Stage):
-    for _rank, _member in enumerate(_order):
-        _member.rank = _rank
+for _rank, _level in enumerate(Level):
+    _level.rank = _rank
+for _rank, _stage in enumerate(Stage):
+    _stage.rank = _rank

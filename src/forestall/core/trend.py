@@ -244,5 +244,5 @@ def _recent(points: tuple[Moment, ...], now_ns: int) -> tuple[Moment, ...]:
 
 def _oldest_within(points: tuple[Moment, ...], since_ns: int) -> Moment:
     # Moments are tuples that begin with their time, so a bare time sorts just before its moment.
-    index = bisect_left(points, (since_ns,))
+    index = bisect_left(points, (since_ns,))  # type: ignore[type-var]
     return points[min(index, len(points) - 1)]
