@@ -16,7 +16,6 @@ from forestall import __version__
 from forestall.control.server import Server
 from forestall.core.codec import decode
 from forestall.core.events import Declined, End, Relieved, Sampled, Tell
-from forestall.core.model import Force, ProcessId
 from forestall.core.rules import Options, Rules
 from forestall.core.sentence import plain
 from forestall.core.standing import Matcher
@@ -169,8 +168,7 @@ class Guard:
 
     def _serve_relief(self, end: socket.socket) -> None:
         libc.prctl_set_name(b"forestall-relief")
-        # It must outlive, and not starve with, the victim that it helps to go. What of this is
-        # refused is refused to the guard too, and told there.
+        # Not to starve with the victim it helps to go; refusals are told by the guard's own.
         protect.set_own_oom_score_adj(self._options.oom_score_adj)
         protect.raise_priority(self._options.nice)
         if self._options.lock_memory:
@@ -216,13 +214,7 @@ class Guard:
         # As many turns as the ring remembers: from then on each takes the place of another.
         for _ in range(BEFORE_ENTRIES + 1):
             self._loop.turn(now_ns())
-        self._rehearse_end()
-
-    def _rehearse_end(self) -> None:
-        """Go through an end without a signal."""
-        dry = EndProcess(identify, never=frozenset(), dry_run=True)
-        own = identify(os.getpid())
-        dry.perform(_rehearsal(own), now_ns())
+        selftest.rehearse_end(identify, now_ns())
 
     def _harden(self) -> None:
         options = self._options
@@ -499,10 +491,6 @@ def _relief_event(message: dict[str, Any], moment_ns: int) -> Event | None:
         case "failed":
             return Declined(moment_ns, str(message.get("what")), str(message.get("why")))
     return None
-
-
-def _rehearsal(own: ProcessId) -> End:
-    return End((own,), Force.TERM, "rehearsal", "forestall", 0)
 
 
 def _cgroup2_root() -> str:
