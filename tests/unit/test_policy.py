@@ -475,6 +475,23 @@ def test_a_machine_parked_at_its_limit_is_not_polled_a_thousand_times_a_second()
     assert pause_ns(play.state, DEFAULT_RULES) >= 10 * MS
 
 
+def test_the_jitter_of_the_kernels_counters_is_no_fall():
+    """Parked at the limit, ticks are 10 ms apart and counts move by a few MiB: no reason to run."""
+    state = begin(DEFAULT_RULES)
+    state, _ = step(state, sampled(SECOND, 0.0600), DEFAULT_RULES)
+    state, _ = step(state, sampled(SECOND + 10 * MS, 0.0600 - 4 * MIB / (16 * GIB)), DEFAULT_RULES)
+
+    assert pause_ns(state, DEFAULT_RULES) >= 10 * MS
+
+
+def test_a_fast_fall_is_seen_within_one_tick_of_ten_milliseconds():
+    state = begin(DEFAULT_RULES)
+    state, _ = step(state, sampled(SECOND, 0.0600), DEFAULT_RULES)
+    state, _ = step(state, sampled(SECOND + 10 * MS, 0.0600 - 20 * MIB / (16 * GIB)), DEFAULT_RULES)
+
+    assert state.falling_ns == SECOND + 10 * MS
+
+
 def test_a_falling_machine_is_looked_at_as_often_as_it_takes():
     play = Play(DEFAULT_RULES)
     for n in range(43):

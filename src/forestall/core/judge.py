@@ -116,7 +116,8 @@ def judge(
         if culprit is not None:
             return _chosen(case, culprit, memory, by_growth=True)
     elsewhere = _elsewhere_bytes(holdings, rows)
-    case = _case(candidates, blames, lately, need, rules)
+    # By size nobody is judged as a family: there is no need to look for them.
+    case = _Case(candidates, blames, lately, sum(lately.values()), need, (), rules)
     largest = _largest(case)
     mostly_elsewhere = elsewhere > (memory.total_bytes - memory.available_bytes) // 2
     if largest is None or (mostly_elsewhere and largest.frees_bytes < elsewhere // 2):
