@@ -237,6 +237,9 @@ class Guard:
         self._say("start", f"forestall {__version__}: {mode}; {size} of memory, {swap} of swap")
         for lack in self._lacks:
             self._say("degraded", lack)
+        prospect = self._loop.state.prospect
+        if self._foreground and prospect is not None:
+            self._speaker.line(f"forestall: if somebody had to go now: {prospect.why}\n")
         self._supervisor.ready(mode)
 
     # The loop.

@@ -139,7 +139,7 @@ class ProcessTable:
             self._identifier.forget_cgroups()
         rows = self._rows(present, holders)
         hidden = notes.hidden or self._only_uid is not None
-        return Surveyed(now_ns(), began_ns, rows, holdings, notes.dropped, hidden)
+        return Surveyed(now_ns(), began_ns, rows, holdings, notes.dropped, hidden, shared)
 
     def close(self) -> None:
         """Close the descriptor of /proc."""
