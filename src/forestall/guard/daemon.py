@@ -56,6 +56,8 @@ WRITING_NS = 5 * MS
 """Between two pieces of a record: quick enough to be done in seconds, slow enough to see."""
 LINE_EVERY_NS = 1 * SECOND
 RELIEF_RETRY_NS = 1 * MINUTE
+LAST_WORDS_MS = 2_000
+"""At the stop, so long for relief to take the next piece of a record: a disk may be slow."""
 
 
 def take_over(fd: int) -> int:
@@ -456,8 +458,8 @@ class Guard:
         while self._ring.pending and self._hand.fd >= 0:
             before = self._hand.dropped
             self._ring.pump()
-            if self._hand.dropped != before:
-                break  # relief does not take more; what is left is lost, and was counted
+            if self._hand.dropped != before and not self._hand.takes_more(LAST_WORDS_MS):
+                break  # relief is stuck; what is left is lost, and was counted
         self._say("stop", "the guard stops")
         self._server.pump(now_ns())
         self._server.close()
