@@ -69,6 +69,14 @@ SIGNALS = (
         help="Until memory and swap are gone, at the pace of the last moments.",
     ),
     SignalForm(
+        Signal.SURGE_LEFT,
+        "duration",
+        window=False,
+        example="surge_left < 3s",
+        help="The same at the fastest pace of the last six seconds: what is wanted, not what\n"
+        "reclaim still lets through once memory is short.",
+    ),
+    SignalForm(
         Signal.REFAULTS,
         "rate",
         window=True,

@@ -12,6 +12,7 @@ from forestall.core.trend import (
     readback_share,
     refaults_per_s,
     stall_share,
+    surge_left_ns,
     time_left_ns,
 )
 from forestall.core.value import replace
@@ -34,6 +35,8 @@ def measure(condition: Condition, trail: Trail, now_ns: int, memory: Memory) -> 
             return stall_share(trail, now_ns, window_ns, full=True)
         case Signal.TIME_LEFT:
             return time_left_ns(trail, now_ns, memory)
+        case Signal.SURGE_LEFT:
+            return surge_left_ns(trail, now_ns, memory)
         case Signal.REFAULTS:
             return refaults_per_s(trail, now_ns, window_ns, PAGE_BYTES)
         case Signal.READBACK:

@@ -22,6 +22,9 @@ POINT_NS = 100 * MS
 """Points closer together than this are not remembered: 1 ms ticks would flood the trail."""
 TRAIL_NS = 10 * SECOND
 POINTS_MAX = 128
+SURGE_NS = 6 * SECOND
+PACE_NS = 500 * MS
+"""A pace is read over at least this, at most twice this."""
 SLOPE_NS = 1 * SECOND
 SLOPES_MAX = 60
 
@@ -141,17 +144,42 @@ def falling_per_s(trail: Trail, now_ns: int, headroom_now_bytes: int, window_ns:
 def time_left_ns(trail: Trail, now_ns: int, memory: Memory) -> int | None:
     """Time until memory and swap are gone; None while they are not falling.
 
-    The slowest of three paces counts (half a second, two seconds, ten seconds as
-    far as remembered), so that one jump is no forecast.
+    The slower of two paces counts (half a second, two seconds), so that one jump
+    is no forecast.
     """
     headroom = headroom_bytes(memory)
     pace = min(
-        falling_per_s(trail, now_ns, headroom, window_ns)
-        for window_ns in (SECOND // 2, 2 * SECOND, TRAIL_NS)
+        falling_per_s(trail, now_ns, headroom, SECOND // 2),
+        falling_per_s(trail, now_ns, headroom, 2 * SECOND),
     )
     if pace < 1.0:
         return None
     return int(headroom * SECOND / pace)
+
+
+def surge_left_ns(trail: Trail, now_ns: int, memory: Memory) -> int | None:
+    """Time until memory and swap are gone at the fastest pace of the last seconds.
+
+    Once memory is short, reclaim holds the greedy back and the present pace flatters:
+    what counts is what they want. None when nothing fell.
+    Cost: one walk over at most 60 points.
+    """
+    pace = 0.0
+    points = trail.points
+    late = len(points)
+    for early in range(len(points) - 1, -1, -1):
+        first = points[early]
+        if now_ns - first.now_ns > SURGE_NS:
+            break
+        while late - 1 > early and points[late - 1].now_ns - first.now_ns >= 2 * PACE_NS:
+            late -= 1
+        last = points[late - 1]
+        span_ns = last.now_ns - first.now_ns
+        if span_ns >= PACE_NS:
+            pace = max(pace, (first.headroom_bytes - last.headroom_bytes) * SECOND / span_ns)
+    if pace < 1.0:
+        return None
+    return int(headroom_bytes(memory) * SECOND / pace)
 
 
 def slope_per_s(trail: Trail) -> float | None:

@@ -65,6 +65,10 @@ class EndProcess:
         """Send the signals; return the news that is known at once."""
         news: list[Gone | Refused] = []
         signalled = []
+        whole = request.force is Force.KILL and request.cgroup and not self._dry_run
+        if whole and self._leads(request):
+            # One write ends them all, while signalling a hundred takes a while.
+            self._kill_unit(request.cgroup)
         for victim in request.victims:
             answer = self._signal(victim, request.force, now_ns)
             if answer is not None:
@@ -72,8 +76,6 @@ class EndProcess:
             else:
                 signalled.append(victim)
         if request.force is Force.KILL and not self._dry_run:
-            if request.cgroup and signalled:
-                self._kill_unit(request.cgroup)
             # All signals first: freeing one victim's memory must not delay the next signal.
             for victim in signalled:
                 pidfd = self._pidfds.get(victim)
@@ -139,6 +141,14 @@ class EndProcess:
         if pidfd is not None:
             self.watched.pop(pidfd, None)
             os.close(pidfd)
+
+    def _leads(self, request: End) -> bool:
+        # The unit was chosen for its members: its leading one must still be who it was.
+        leader = request.victims[0]
+        try:
+            return leader.pid not in self._never and self._identify(leader.pid) == leader
+        except (ProcessGone, OSError):
+            return False
 
     def _kill_unit(self, cgroup: str) -> None:
         # Race-free against fork (since Linux 5.14); where it fails the signals above stand.
