@@ -163,7 +163,10 @@ class ScoreTable:
         Raises: ProcessGone; OSError when not even /proc/PID/stat may be read; KernelFormatError.
         """
         stat = parse_stat(self._folder.slurp(f"{pid}/stat", STAT_BYTES))
-        status = self._try(f"{pid}/status", STATUS_BYTES, bytes)
+        try:
+            status = self._folder.slurp(f"{pid}/status", STATUS_BYTES)
+        except OSError:  # hidden: hidepid leaves us its name at most
+            status = None
         return Portrait(
             id=stat.id,
             comm=stat.comm,
@@ -238,8 +241,8 @@ class ScoreTable:
     def _try(self, name: str, size_bytes: int, parse: Callable[[bytes], T]) -> T | None:
         try:
             return parse(self._folder.slurp(name, size_bytes))
-        except (OSError, KernelFormatError):
-            return None
+        except (OSError, KernelFormatError, ProcessGone):
+            return None  # gone by now, or a kernel without that file
 
     def _sysctl(self, name: str) -> int | None:
         try:
