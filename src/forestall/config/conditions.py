@@ -73,8 +73,7 @@ SIGNALS = (
         "duration",
         window=False,
         example="surge_left < 3s",
-        help="The same at the fastest pace of the last six seconds: what is wanted, not what\n"
-        "reclaim still lets through once memory is short.",
+        help="The same at the fastest pace of the last six seconds: what programs ask for.",
     ),
     SignalForm(
         Signal.REFAULTS,

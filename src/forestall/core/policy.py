@@ -258,7 +258,7 @@ def _surveyed(state: State, event: Surveyed, rules: Rules) -> tuple[State, tuple
     )
     spared = seen.hunt.spared if isinstance(seen.hunt, Choosing) else frozenset()
     verdict = judge(event.rows, seen.census, memory, rules, spared=spared, holdings=seen.holdings)
-    seen = replace(seen, prospect=_prospect(event.now_ns, verdict))
+    seen = replace(seen, prospect=_prospect(event.now_ns, verdict, calm=_ample(seen)))
     if isinstance(seen.hunt, Choosing):
         return decide(seen, seen.hunt, event, verdict, rules)
     if seen.warning and seen.prospect is not None:
@@ -268,7 +268,15 @@ def _surveyed(state: State, event: Surveyed, rules: Rules) -> tuple[State, tuple
     return seen, ()
 
 
-def _prospect(now_ns: int, verdict: Verdict) -> Prospect:
+def _ample(seen: State) -> bool:
+    return (
+        seen.memory is not None
+        and seen.ceilings is not None
+        and seen.memory.available_bytes >= seen.ceilings.any_bytes
+    )
+
+
+def _prospect(now_ns: int, verdict: Verdict, *, calm: bool) -> Prospect:
     if isinstance(verdict, Chosen):
         part = verdict.part
         return Prospect(
@@ -279,4 +287,6 @@ def _prospect(now_ns: int, verdict: Verdict) -> Prospect:
             part.frees_bytes,
             verdict.why,
         )
-    return Prospect(now_ns, None, "", 0, 0, verdict.why)
+    # On an idle machine nobody is large enough to matter: no cause for alarm.
+    why = "nobody is large enough to matter, and nobody needs to go" if calm else verdict.why
+    return Prospect(now_ns, None, "", 0, 0, why)

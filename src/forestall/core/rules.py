@@ -214,7 +214,7 @@ DEFAULT_TRIGGERS = (
             available(Limit(0.04, 512 * MIB)),
             Condition(Signal.SURGE_LEFT, below=True, number=float(3 * SECOND)),
             time_left(600 * SECOND),
-            above(Signal.STALL_SOME, 0.20, 2 * SECOND),
+            above(Signal.STALL_SOME, 0.15, 1 * SECOND),
         ),
         hold_ns=500 * MS,
     ),

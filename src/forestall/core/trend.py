@@ -36,8 +36,9 @@ class Point:
     now_ns: int
     headroom_bytes: int
     """Available memory and usable free swap."""
-    some_us: int
-    full_us: int
+    some_us: int | None
+    """None where pressure was not known: a zero here would later look like a long stall."""
+    full_us: int | None
 
 
 @value
@@ -74,7 +75,7 @@ def extend(trail: Trail, event: Sampled) -> Trail:
     slope = trail.slope
     pressure = event.pressure
     if not points or now_ns - points[-1].now_ns >= POINT_NS:
-        some_us, full_us = (pressure.some_us, pressure.full_us) if pressure else (0, 0)
+        some_us, full_us = (pressure.some_us, pressure.full_us) if pressure else (None, None)
         headroom = headroom_bytes(event.memory)
         points = (*_recent(points, now_ns), Point(now_ns, headroom, some_us, full_us))
         if not slope or now_ns - slope[-1][0] >= SLOPE_NS:
@@ -88,7 +89,10 @@ def extend(trail: Trail, event: Sampled) -> Trail:
 
 
 def stall_share(trail: Trail, now_ns: int, window_ns: int, *, full: bool) -> float | None:
-    """Share of the window in which tasks waited for memory; None before it is filled."""
+    """Share of the window in which tasks waited for memory.
+
+    None before the window is filled, and where pressure is not known at either end of it.
+    """
     points = trail.points
     if not points:
         return None
@@ -97,7 +101,10 @@ def stall_share(trail: Trail, now_ns: int, window_ns: int, *, full: bool) -> flo
     span_ns = last.now_ns - first.now_ns
     if span_ns < window_ns // 2:
         return None
-    lost_us = last.full_us - first.full_us if full else last.some_us - first.some_us
+    then_us, now_us = (first.full_us, last.full_us) if full else (first.some_us, last.some_us)
+    if then_us is None or now_us is None:
+        return None
+    lost_us = now_us - then_us
     return min(1.0, max(0.0, lost_us * 1000 / span_ns))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
+from forestall.core.sentence import plain
 from forestall.core.units import US
 
 
@@ -24,7 +25,7 @@ class Supervisor:
         owner = environment.get("WATCHDOG_PID", "")
         ours = not owner or owner == str(os.getpid())
         # Half the limit, as sd_watchdog_enabled(3) advises.
-        self.watchdog_ns = int(usec) * US // 2 if usec.isdigit() and ours else 0
+        self.watchdog_ns = int(usec) * US // 2 if usec.isdecimal() and ours else 0
         self._told_ns = 0
 
     @property
@@ -34,11 +35,11 @@ class Supervisor:
 
     def ready(self, status: str) -> None:
         """Say that the guard guards."""
-        self._send(f"READY=1\nSTATUS={status}\nMAINPID={os.getpid()}")
+        self._send(f"READY=1\nSTATUS={plain(status)}\nMAINPID={os.getpid()}")
 
     def status(self, status: str) -> None:
         """Set the line ``systemctl status`` shows."""
-        self._send(f"STATUS={status}")
+        self._send(f"STATUS={plain(status)}")
 
     def stopping(self) -> None:
         """Say that a stop is under way."""
