@@ -65,12 +65,10 @@ def is_there(root: Path) -> bool:
     return (read_text(root / UNIT_PATH) or "").startswith(_MARK)
 
 
-def install(
-    root: Path, run: Run, *, launcher: Callable[[], str | None] = lambda: shutil.which(LAUNCHER)
-) -> None:
-    """Write the service and start it.
+def check(root: Path, launcher: Callable[[], str | None] = lambda: shutil.which(LAUNCHER)) -> str:
+    """Look whether the service can be installed; returns the command that it will run.
 
-    Raises: AdminError without an installed command, or over somebody else's file; OSError.
+    Raises: AdminError without an installed command, or over somebody else's file.
     """
     command = launcher()
     if command is None:
@@ -78,7 +76,17 @@ def install(
     path = root / UNIT_PATH
     if path.exists() and not is_there(root):
         raise AdminError(f"{path} exists and is not ours")
-    write_whole(path, render(command))
+    return command
+
+
+def install(
+    root: Path, run: Run, *, launcher: Callable[[], str | None] = lambda: shutil.which(LAUNCHER)
+) -> None:
+    """Write the service and start it.
+
+    Raises: AdminError, as ``check``; OSError.
+    """
+    write_whole(root / UNIT_PATH, render(check(root, launcher)))
     for words in (("daemon-reload",), ("enable", NAME), ("restart", NAME)):
         must(run("systemctl", *words), ("systemctl", *words))
 

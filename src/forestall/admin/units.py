@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _ASKED = (
     *("LoadState", "ActiveState", "SubState", "Id", "FragmentPath", "Type", "MainPID"),
-    *("ControlGroup", *BY_NAME),
+    *("ControlGroup", "ExecStart", *BY_NAME),
 )
 SIZE_SLACK = 4096
 """The kernel keeps limits in whole pages."""
@@ -102,6 +102,10 @@ class Units:
         if not change.settings:
             raise AdminError("nothing to set; see forestall unit --help")
         self._check_empty_shell(unit, state)
+        if "pg_ctlcluster" in state.get("ExecStart", "") and "OOMScoreAdjust" in wanted:
+            change.notes.append(
+                "pg_ctlcluster sets the server to -900 itself, whatever is said here"
+            )
         self._check_together(change)
         return change
 

@@ -106,6 +106,8 @@ def apply(  # noqa: PLR0913, PLR0917 - one parameter an option
         print_json(made.to_plain()) if as_json else _print_plan(made)
         return
     lacks = require_rights()
+    if follow:
+        follow_unit.check(root)
     if not as_json:
         _print_plan(made)
         for lack in lacks:
