@@ -17,6 +17,7 @@ from forestall.admin.earlyoom_options import Wanted, environment_file, unknown_t
 from forestall.admin.errors import AdminError
 from forestall.admin.files import read_text, write_whole
 from forestall.admin.peers import GUARD_UNIT, active_units
+from forestall.admin.steps import Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,14 +47,6 @@ MANAGERS: tuple[tuple[str, tuple[tuple[str, ...], ...], tuple[str, ...]], ...] =
     ),
 )
 _ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive"}
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One thing to do: it can say itself before it is done."""
-
-    text: str
-    perform: Callable[[], None]
 
 
 @dataclass(slots=True)

@@ -149,7 +149,9 @@ def install(  # noqa: PLR0913 - one parameter an option
     if dry_run:
         return
     confirm(f"Do this to set up {name}?", yes=yes)
-    say(installer.install(lambda line: say(f"done: {line}")))
+    status = installer.install(lambda line: say(f"done: {line}"))
+    for line in status.splitlines():
+        say(line)
 
 
 @command.command()
