@@ -35,7 +35,7 @@ SECTIONS: tuple[tuple[str, tuple[Row, ...]], ...] = (
             Row("top", "top", "The largest users of memory."),
             Row("explain", "explain", "Why a process stands where it stands."),
             Row("memory", "memory", "Where the memory is."),
-            Row("watch", "watch", "Follow memory and the guard on a full screen."),
+            Row("watch", "watch", "Follow memory: its level, who holds it, who could go."),
         ),
     ),
     (
