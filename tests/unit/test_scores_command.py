@@ -42,7 +42,18 @@ def shown(scores, **options):
 def test_every_column_of_the_seed_is_there(scores):
     lines = shown(scores).splitlines()
 
-    assert lines[0].split() == ["PID", "NAME", "SCORE", "RAW", "ADJ", "RSS", "ANON", "PSS", "NEXT", "UNIT"]
+    assert lines[0].split() == [
+        "PID",
+        "NAME",
+        "SCORE",
+        "RAW",
+        "ADJ",
+        "RSS",
+        "ANON",
+        "PSS",
+        "NEXT",
+        "UNIT",
+    ]
     assert lines[1].split()[:5] == ["20", "database", "375", "916", "0"]
     assert "KG" in lines[1]
     assert "editor.service" in lines[2]
