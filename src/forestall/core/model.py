@@ -168,13 +168,8 @@ class Level(Enum):
     MEDIUM = "medium"
     CRITICAL = "critical"
 
-    @property
-    def rank(self) -> int:
-        """Order of severity, 0 to 3."""
-        return _LEVEL_RANK[self]
-
-
-_LEVEL_RANK = {Level.NORMAL: 0, Level.LOW: 1, Level.MEDIUM: 2, Level.CRITICAL: 3}
+    rank: int
+    """Order of severity, 0 to 3."""
 
 
 class Stage(Enum):
@@ -185,10 +180,12 @@ class Stage(Enum):
     TERMINATE = "terminate"
     KILL = "kill"
 
-    @property
-    def rank(self) -> int:
-        """Order of severity, 0 to 3."""
-        return _STAGE_RANK[self]
+    rank: int
+    """Order of severity, 0 to 3."""
 
 
-_STAGE_RANK = {Stage.WARN: 0, Stage.RELIEVE: 1, Stage.TERMINATE: 2, Stage.KILL: 3}
+# Plain attributes: a member's hash is Python code, and a dict by member costs 0.2 µs a look.
+for _rank, _level in enumerate(Level):
+    _level.rank = _rank
+for _rank, _stage in enumerate(Stage):
+    _stage.rank = _rank
