@@ -42,7 +42,18 @@ def shown(scores, **options):
 def test_every_column_of_the_seed_is_there(scores):
     lines = shown(scores).splitlines()
 
-    assert lines[0].split() == ["PID", "NAME", "SCORE", "RAW", "ADJ", "RSS", "ANON", "PSS", "NEXT", "UNIT"]
+    assert lines[0].split() == [
+        "PID",
+        "NAME",
+        "SCORE",
+        "RAW",
+        "ADJ",
+        "RSS",
+        "ANON",
+        "PSS",
+        "NEXT",
+        "UNIT",
+    ]
     assert lines[1].split()[:5] == ["20", "database", "375", "916", "0"]
     assert "KG" in lines[1]
     assert "editor.service" in lines[2]
@@ -165,3 +176,21 @@ def test_it_runs_on_this_machine(capsys):
 
     assert code in {0, 1}
     assert json.loads(capsys.readouterr().out)["processes"] > 0
+
+
+def test_ctrl_c_ends_the_watch_with_130():
+    import signal
+    import subprocess
+    import sys
+
+    watch = subprocess.Popen(
+        [sys.executable, "-m", "forestall.cli.main", "scores", "--watch", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    first = watch.stdout.readline()
+    watch.send_signal(signal.SIGINT)
+    watch.communicate(timeout=30)
+
+    assert json.loads(first)["processes"] > 0
+    assert watch.returncode == 130
