@@ -22,7 +22,7 @@ from forestall.core.standing import Matcher
 from forestall.core.state import Calm
 from forestall.core.units import MINUTE, MS, SECOND, human_bytes, human_ns, human_share
 from forestall.core.value import TYPE_CHECKING
-from forestall.effects import protect
+from forestall.effects import adjust, protect
 from forestall.effects.end import EndProcess
 from forestall.guard import selftest
 from forestall.guard.desk import Desk
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from forestall.core.events import Event, Relieve, Surveyed
+    from forestall.core.model import Standing
     from forestall.core.state import State
 
 STALL_US = 70_000
@@ -118,6 +119,8 @@ class Guard:
             reloaded=self._adopt,
             perform=self._perform,
             identify=identify,
+            adjust=self._adjust,
+            mark=self._mark,
         )
         self._server = Server(options.socket_path, desk.handlers())
 
@@ -375,6 +378,20 @@ class Guard:
         self._tell(Tell("ended", sentence, self._loop.state.level, comm=request.comm), moment_ns)
         return news
 
+    def _adjust(
+        self,
+        process: ProcessId,
+        adj: int,
+        raise_only: bool,  # noqa: FBT001 - a port
+    ) -> adjust.Adjusted | adjust.Denied:
+        if self._options.dry_run:
+            return adjust.Denied("the guard is in dry run and changes nothing")
+        return adjust.adjust(process, adj, raise_only=raise_only)
+
+    def _mark(self, process: ProcessId, standing: Standing | None, why: str) -> Standing | None:
+        # New rules bring a new table, so its method cannot be handed out once.
+        return self._table.mark(process, standing, why)
+
     def _relieve(self, request: Relieve) -> None:
         self._hand.relieve(request.action)
 
@@ -415,6 +432,7 @@ class Guard:
     def _adopt(self, rules: Rules) -> None:
         table = self._processes(rules)  # raises before anything is changed
         table.shield({self._hand.pid})
+        table.marks = self._table.marks
         self._table.close()
         self._table = table
         self._ring.adopt(rules, self._record_name())
@@ -441,6 +459,10 @@ class Guard:
             "events": dict(self._counts),
             "lacks": list(self._lacks),
             "sequence": self._sequence,
+            "marks": [
+                {"pid": one.pid, "start_ticks": one.start_ticks, "standing": mark.value, "why": why}
+                for one, (mark, why) in self._table.marks.items()
+            ],
             "kernel": self._sampler.describe(),
         }
 
