@@ -6,6 +6,7 @@ cannot; ``shell`` gives the command's own status, or 125 when the guest was lost
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -220,6 +221,8 @@ def table() -> None:
 
 def main() -> int:
     """Run the command line; every error of ours becomes a sentence and a status."""
+    # A guest must not outlive the command that was asked to end.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:
         root(prog_name="python -m arena")
     except HostError as error:

@@ -84,11 +84,12 @@ def require(
 @contextmanager
 def guest_lock(
     path: Path, say: Callable[[str], None] = lambda line: print(line, file=sys.stderr)
-) -> Iterator[None]:
+) -> Iterator[int]:
     """Hold the machine-wide right to run one guest; wait for it if need be.
 
     Two guests on one small machine measure each other, so only one may run.
-    The kernel drops the lock when its holder dies, however it dies.
+    The yielded descriptor is the lock: who inherits it holds it too, and the
+    kernel drops it when the last holder dies, however it dies.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
@@ -97,6 +98,17 @@ def guest_lock(
         except BlockingIOError:
             say(f"waiting for another guest to end ({path})")
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder alone while files in it are made or replaced."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

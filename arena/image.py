@@ -58,6 +58,7 @@ MaxLevelConsole=info
 RuntimeMaxUse=8M
 """
 IMAGE_MIB = 1600
+IMAGES_KEPT = 4
 BIG_FILE_MIB = 400
 SERVICE_FILE_MIB = 32
 SMALL_FILES = 200
@@ -152,18 +153,40 @@ def ensure(
     name = guest_name(suite, extra_packages)
     folder = cache / name
     tree_stamp, image_stamp = _stamp(suite, extra_packages)
-    if _read(folder / "stamp") != image_stamp:
+    made = folder / image_stamp[:12]
+    if not (made / "release").exists():
         host.require({**host.RUN_TOOLS, **host.BUILD_TOOLS}, root=True)
         folder.mkdir(parents=True, exist_ok=True)
-        tree = folder / "tree.tar"
-        if _read(folder / "tree.stamp") != tree_stamp:
-            say(f"building {name} from packages (about a minute)")
-            _bootstrap(suite, tree, extra_packages)
-            (folder / "tree.stamp").write_text(tree_stamp)
-        say(f"making the image of {name}")
-        _make_image(tree, folder)
-        (folder / "stamp").write_text(image_stamp)
-    return Guest(name=name, folder=folder, release=(folder / "release").read_text().strip())
+        with host.locked(folder):
+            if not (made / "release").exists():
+                _build(suite, folder, tree_stamp, made, extra_packages, say)
+    return Guest(name=name, folder=made, release=(made / "release").read_text().strip())
+
+
+def _build(
+    suite: str,
+    folder: Path,
+    tree_stamp: str,
+    made: Path,
+    extra_packages: Sequence[str],
+    say: Callable[[str], None],
+) -> None:
+    tree = folder / "tree.tar"
+    if _read(folder / "tree.stamp") != tree_stamp:
+        say(f"building {folder.name} from packages (about a minute)")
+        _bootstrap(suite, tree, extra_packages)
+        (folder / "tree.stamp").write_text(tree_stamp)
+    say(f"making the image of {folder.name}")
+    # Images of other versions of this code are kept: several checkouts share a cache.
+    older = sorted(
+        (path for path in folder.iterdir() if (path / "release").exists()),
+        key=lambda path: path.stat().st_mtime,
+    )
+    for path in older[: -IMAGES_KEPT + 1]:
+        shutil.rmtree(path)
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir()
+    _make_image(tree, made)
 
 
 def _read(path: Path) -> str | None:
@@ -231,6 +254,8 @@ def _furnish(root: Path) -> None:
     shutil.copytree(OVERLAY, root, dirs_exist_ok=True, symlinks=True)
     for script in (root / "usr/local/sbin").iterdir():
         script.chmod(0o755)
+    # The stand-in for a session manager: sleep under a name that says what its death means.
+    (root / "usr/local/sbin/session-manager").hardlink_to(root / "usr/bin/sleep")
     units = root / "etc/systemd/system"
     for unit in MASKED_UNITS:
         link = units / unit

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from arena.digest import Run
     from arena.scenario import Scenario
 
+UNSETTLED = "the landscape did not settle"
+"""The monitor's words when the innocent were still growing: nobody could be told apart."""
+
 DEADLOCK = "System is deadlocked on memory"
 """The kernel's last words when nobody is left whom it may kill."""
 
@@ -57,6 +60,8 @@ def _lost(scenario: Scenario, run: Run) -> list[str]:
         return [f"the guest's kernel panicked: {run.panic}"]
     if not run.complete:
         return ["the guest did not report to the end"]
+    if UNSETTLED in run.warnings:
+        return [UNSETTLED]
     reasons = [
         f"{role} was never started"
         for role in scenario.roles

@@ -5,10 +5,7 @@ Rule: a result says enough to be judged again; raw events stay in the cache.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -16,10 +13,11 @@ from typing import TYPE_CHECKING
 
 from arena.digest import Run, from_json, to_json
 from arena.errors import ResultError
+from arena.host import locked
 from arena.judge import Verdict, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from arena.scenario import Scenario
 
@@ -102,19 +100,9 @@ def add(result: Result, folder: Path = FOLDER) -> None:
     """Put one result into its file, in place of an earlier one with its number."""
     folder.mkdir(parents=True, exist_ok=True)
     path = path_of(result.guest, result.guard, folder)
-    with _locked(folder):
+    with locked(folder):
         others = [other for other in load(path) if other.key != result.key]
         save(path, [*others, result])
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def load_all(folder: Path = FOLDER) -> list[Result]:

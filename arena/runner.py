@@ -61,8 +61,6 @@ class Arena:
         seed = seed_of(scenario.name, number) if seed is None else seed
         staged = stage(scenario, guard, seed)
         folder = self.folder_of(scenario.name, guard.name, number)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
         files: dict[str, bytes | str | Path] = {
             "main.sh": staged.script,
             "plan": staged.plan,
@@ -70,16 +68,23 @@ class Arena:
         }
         if guard.install:
             files |= job.source_files()
-        job.write_job(folder / "job.tar", files)
-        watcher = _Watcher(staged.disks)
-        with host.guest_lock(self.lock):
+        with host.guest_lock(self.lock) as lock:
+            # Under the lock: another arena may be about to do the same run.
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            job.write_job(folder / "job.tar", files)
             accelerator = machine.choose_accelerator(self.guest)
             outcome = machine.run(
-                self.guest, staged.hardware, folder, on_output=watcher, accelerator=accelerator
+                self.guest,
+                staged.hardware,
+                folder,
+                on_output=_Watcher(staged.disks),
+                accelerator=accelerator,
+                lock=lock,
             )
-        (folder / "job.tar").unlink()
-        machine.unpack(outcome.files, folder / "files")
-        outcome.files.unlink()
+            (folder / "job.tar").unlink()
+            machine.unpack(outcome.files, folder / "files")
+            outcome.files.unlink()
         events = digest.parse_events(outcome.out)
         run = digest.digest(events, guard, panic=outcome.panic)
         if "arena: install failed" in outcome.console or "arena: start failed" in outcome.console:

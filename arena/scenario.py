@@ -87,7 +87,9 @@ class Scenario:
     calm_by_s: float | None = None
     """Where nobody must die: the watched service has to beat evenly from then on."""
 
-    settle_s: float = 2
+    settle_s: float = 1
+    """Quiet time after everybody in the landscape holds what it wants."""
+
     after_s: float = 4
     programs: Mapping[str, str] = field(default_factory=dict)
     """Program name to role, for what the actors themselves start."""

@@ -56,8 +56,8 @@ _LEAKS = (
     ),
     _case(
         "zram",
-        "a leak at full speed, swap in compressed memory",
-        "leak rate=0",
+        "a leak at full speed of what does not compress, swap in compressed memory",
+        "leak rate=0 dense=1",
         swap=Swap(kind="zram", mib=256),
         limit_s=50,
     ),
@@ -192,7 +192,6 @@ _CROWDS = (
         swap=Swap(mib=64),
         limit_s=35,
         calm_by_s=25,
-        settle_s=3,
         setup=f"""\
 mkdir -p /home/alex/tree
 cat > /home/alex/tree/Makefile <<'END'
@@ -209,19 +208,18 @@ ln -f actor {COMPILER.exe}""",
     ),
     _case(
         "database",
-        "a large, still database beside a leaking script",
+        "a still database beside a leaking script that never gets as large",
         "leak rate=~60",
         landscape=(
             *(SERVICE, SSHD, MAIL),
             Actor(
                 role="database",
                 cast="database",
-                script="app mem=~330",
+                script="app mem=~480",
                 uid=910,
                 group=SERVICE_GROUP,
             ),
         ),
-        swap=Swap(mib=64),
     ),
 )
 
@@ -284,13 +282,13 @@ _BENIGN = (
     ),
     _case(
         "busy",
-        "three workers compute and churn through memory, one eighth stays available",
+        "three workers compute and churn through memory, about an eighth stays available",
         "",
         trouble=tuple(
             Actor(
                 role=f"worker{number}",
                 cast="batch",
-                script="work mem=40 churn=20 seconds=10",
+                script="work mem=115 churn=25 seconds=10",
                 when="trouble",
             )
             for number in (1, 2, 3)

@@ -95,9 +95,9 @@ def run(request: Request, *, write: Callable[[bytes], object] | None = None) -> 
     with tempfile.TemporaryDirectory(prefix="arena-") as folder:
         work = Path(folder)
         job.write_job(work / "job.tar", files_of(request))
-        with host.guest_lock(host.lock_path()):
+        with host.guest_lock(host.lock_path()) as lock:
             outcome = machine.run(
-                guest, hardware, work, on_output=lambda data, _: _pass(data, write)
+                guest, hardware, work, on_output=lambda data, _: _pass(data, write), lock=lock
             )
         if request.get and outcome.files.stat().st_size:
             machine.unpack(outcome.files, Path.cwd())

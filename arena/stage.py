@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from arena.scenario import Actor, Scenario, Swap
 
 VARIATION = 0.125
-RUN_OVERHEAD_S = 75
+RUN_OVERHEAD_S = 110
 """What a run takes besides its limit: boot, settling, collecting, on a loaded host."""
 
 ACTOR_HOME = Path("/usr/local/bin")
+_CHILDREN = re.compile(r"\bchildren=(\d+)")
 _VARYING = re.compile(r"=~(\d+)")
 
 
@@ -38,6 +39,13 @@ class Staged:
 
     programs: dict[str, str]
     """Role to the program name it was given."""
+
+
+def _settlers(scenario: Scenario) -> int:
+    """Count the processes that hold memory before trouble starts, and say so."""
+    scripts = [actor.script for actor in scenario.landscape if actor.script]
+    children = [int(count) for script in scripts for count in _CHILDREN.findall(script)]
+    return len(scripts) + sum(children)
 
 
 def _vary(script: str, dice: random.Random) -> str:
@@ -59,6 +67,7 @@ def stage(scenario: Scenario, guard: Guard, seed: int) -> Staged:
     dice = random.Random(seed)
     lines = [
         f"set\tsettle_s\t{scenario.settle_s}",
+        f"set\tsettlers\t{_settlers(scenario)}",
         f"set\tafter_s\t{scenario.after_s}",
         f"set\tlimit_s\t{scenario.limit_s}",
         f"set\tend_roles\t{','.join(scenario.awaited)}",
@@ -111,6 +120,7 @@ def _hardware(scenario: Scenario, guard: Guard) -> machine.Machine:
     # whoever is measured beside it would be helped by it.
     masked = [] if guard.name == "systemd-oomd" else ["systemd-oomd.service", "systemd-oomd.socket"]
     return machine.Machine(
+        measured=True,
         memory_mib=scenario.memory_mib,
         swap_mib=scenario.swap.mib if scenario.swap and scenario.swap.kind == "disk" else 0,
         kernel_words=" ".join(f"systemd.mask={unit}" for unit in masked),
@@ -174,6 +184,8 @@ def _collect_lines(guard: Guard) -> list[str]:
     if not guard.unit:
         return []
     return [
+        # Stopping flushes what a guard keeps in memory; the measuring is over.
+        *([f"timeout 10 systemctl stop {guard.unit}"] if guard.records else []),
         "mkdir -p take",
         f"timeout 15 journalctl -b -u {guard.unit} -o short-monotonic --no-pager"
         " > take/journal.txt",

@@ -106,6 +106,7 @@ def test_two_deaths_where_one_may_die_fail_even_if_both_are_culprits():
         (Run(complete=False), "the guest did not report to the end"),
         (replace(run(), complete=False), "the guest did not report to the end"),
         (run(panic="Attempted to kill init!"), "the guest's kernel panicked"),
+        (run(warnings=("the landscape did not settle",)), "the landscape did not settle"),
         (run(beats=Beats()), "the watched service never beat"),
         (
             run({"browser": RoleCount(started=0, live=0, killed=0, failed=0, finished=0)}),

@@ -98,6 +98,12 @@ def test_the_smoke_has_both_kinds():
     assert any(case.must_die and not case.swap for case in cases)
 
 
+def test_trouble_waits_for_all_who_hold_memory_before_it():
+    assert "set\tsettlers\t5\n" in stage(find("fast"), GUARDS["none"], 1).plan
+    assert "set\tsettlers\t11\n" in stage(find("tabs"), GUARDS["none"], 1).plan
+    assert "set\tsettlers\t4\n" in stage(find("build"), GUARDS["none"], 1).plan
+
+
 def test_only_the_measured_guard_runs():
     assert "systemd.mask=systemd-oomd.service" in (
         stage(find("fast"), GUARDS["earlyoom"], 1).hardware.kernel_words

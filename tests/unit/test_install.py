@@ -11,7 +11,7 @@ import pytest
 from forestall.admin.copies import packages
 from forestall.admin.errors import AdminError
 from forestall.admin.install import MANIFEST, SETTINGS_FILE, UNIT_FILE, Installer, Wish
-from forestall.admin.unit_file import LAUNCHER, PREFIX, render_unit
+from forestall.admin.unit_file import LAUNCHER, PREFIX
 from forestall.config.errors import ConfigError
 from forestall.config.example import example_settings
 from forestall.config.read import load_text
@@ -295,9 +295,3 @@ def test_the_example_changes_nothing_and_uncommented_it_is_the_defaults():
         settings = load_text(text)
         assert settings.rules == DEFAULT_RULES
         assert settings.options == Options()
-
-
-def test_the_unit_in_deploy_is_what_install_writes():
-    unit = Path(__file__).parents[2] / "deploy/forestall.service"
-
-    assert unit.read_text() == render_unit(), "run make docs"

@@ -140,3 +140,13 @@ def test_only_root_needs_trusted_code(tmp_path):
         trust.require_trusted_code(
             sys.executable, str(tmp_path), [str(hostile)], effective_uid=lambda: 0
         )
+
+
+def test_settings_that_others_can_write_are_not_handed_to_roots_guard(tmp_path):
+    file = tmp_path / "forestall.toml"
+    file.write_text("")
+    file.chmod(0o666)
+
+    with pytest.raises(TrustError):
+        trust.require_trusted_settings([str(file)], effective_uid=lambda: 0)
+    trust.require_trusted_settings([str(file)], effective_uid=lambda: 1000)

@@ -477,9 +477,84 @@ def test_a_machine_parked_at_its_limit_is_not_polled_a_thousand_times_a_second()
 
 def test_a_falling_machine_is_looked_at_as_often_as_it_takes():
     play = Play(DEFAULT_RULES)
-    for n in range(40):
-        play.sample(0.30 - 0.006 * n, total=16 * GIB)
+    for n in range(43):
+        share = 0.30 - 0.006 * n
+        play.sample(share, total=16 * GIB)
+        room = share * 16 * GIB - 512 * MIB
         if play.find(Survey):
             play.survey(HOG)
 
-    assert pause_ns(play.state, DEFAULT_RULES) <= 5 * MS
+        assert pause_ns(play.state, DEFAULT_RULES) * 12 * GIB / SECOND < max(room, 13 * MIB)
+
+
+def test_a_machine_that_stalls_with_swap_to_spare_is_not_polled_to_death():
+    """Triggers with windows need no millisecond: a busy guard would add to the stall it watches."""
+    play = Play(DEFAULT_RULES)
+    for n in range(40):
+        play.sample(0.03, swap=16 * GIB, swap_free=12 * GIB - n * 50 * MIB, some_us=n * 50_000)
+        if play.find(Survey):
+            play.survey(HOG)
+
+    assert pause_ns(play.state, DEFAULT_RULES) >= 20 * MS
+
+
+def test_a_surge_that_cannot_fit_is_ended_before_swap_is_eaten_up():
+    """Once memory is short reclaim slows the greedy: the pace before that tells what they want."""
+    play = Play(DEFAULT_RULES)
+    swap = 3 * GIB
+    stall = grown = ended_at = 0
+    for n in range(60):
+        available = max(0.02, 0.5 - 0.05 * n)
+        stall += 35_000 if available < 0.04 else 0
+        swap -= 2 * MIB if available < 0.04 else 0
+        grown += 0.8 * GIB if available > 0.02 else 2 * MIB
+        play.sample(available, some_us=stall, full_us=stall // 2, swap=4 * GIB, swap_free=swap)
+        if play.find(Survey):
+            play.survey(row(60, grown, age_s=5), OTHER)
+        if play.find(End):
+            ended_at = n
+            break
+
+    assert play.find(End)[0].trigger == "surge"
+    assert ended_at < 45
+
+
+def test_a_surge_that_fits_into_swap_is_left_alone():
+    play = Play(DEFAULT_RULES)
+    stall = 0
+    for n in range(60):
+        available = max(0.02, 0.5 - 0.01 * n)
+        stall += 35_000 if available < 0.04 else 0
+        play.sample(
+            available,
+            some_us=stall,
+            full_us=stall // 4,
+            swap=64 * GIB,
+            swap_free=64 * GIB - n * 10 * MIB,
+        )
+        assert not play.find(End)
+        if play.find(Survey):
+            play.survey(HOG, OTHER)
+
+
+def test_a_frozen_machine_is_freed_although_nothing_is_read_back():
+    """On a slow disk the first seconds of a thrash push out only; everybody waits all the time."""
+    play = Play(DEFAULT_RULES)
+    stall = 0
+    for n in range(60):
+        stall += 95_000
+        play.sample(
+            0.01,
+            some_us=stall,
+            full_us=stall * 6 // 10,
+            swap=64 * GIB,
+            swap_free=60 * GIB,
+            activity=activity(swap_out=n * 900),
+        )
+        if play.find(Survey):
+            play.survey(HOG, OTHER)
+        if play.find(End):
+            break
+
+    assert play.find(End)[0].trigger == "frozen"
+    assert n < 35

@@ -9,8 +9,9 @@ from forestall.config.conditions import SIGNALS, parse_condition, render_conditi
 from forestall.config.errors import ConfigError
 from forestall.config.read import default_paths, load, load_text
 from forestall.config.show import defaults, render
+from forestall.config.table import BY_KEY
 from forestall.core.model import Level, Stage, Standing
-from forestall.core.rules import DEFAULT_RULES, Condition, Field, Limit, Options, Signal
+from forestall.core.rules import DEFAULT_RULES, Condition, Field, Limit, Options, Rules, Signal
 from forestall.core.units import GIB, MIB, MS, SECOND
 
 
@@ -185,6 +186,20 @@ def test_options_are_read_from_the_guards_section():
     settings = load_text('[guard]\ndry_run = true\nonly_uid = 1000\nrecord_ring = "1MiB"\n')
 
     assert settings.options == Options(dry_run=True, only_uid=1000, record_ring_bytes=MIB)
+
+
+def test_every_signal_of_the_core_can_be_written_in_settings():
+    names = sorted(form.signal.value for form in SIGNALS)
+
+    assert names == sorted(signal.value for signal in Signal)
+
+
+def test_every_field_of_rules_and_options_is_a_setting():
+    """A new field without a row here would have a value that nobody can set or see."""
+    fields = {setting.field for setting in BY_KEY.values()}
+    elsewhere = {"levels", "triggers", "victim_rules"}
+
+    assert set(Rules._fields) | set(Options._fields) == fields - {""} | elsewhere
 
 
 @pytest.mark.parametrize("form", SIGNALS, ids=lambda form: form.signal.value)

@@ -6,6 +6,7 @@ from forestall.config.lint import Process, Surroundings, lint, matches
 from forestall.config.read import load, load_text
 from forestall.config.victims import parse_entry
 from forestall.core.model import Memory
+from forestall.core.rules import DEFAULT_TRIGGERS
 from forestall.core.units import GIB
 
 HERE = (
@@ -108,7 +109,7 @@ def test_a_limit_of_nothing_is_found():
 
 
 def test_settings_that_end_nobody_are_found():
-    names = ("exhausted", "nearly-exhausted", "running-out", "thrash")
+    names = [trigger.name for trigger in DEFAULT_TRIGGERS if trigger.stage.rank >= 2]
     text = "".join(f"[triggers.{name}]\nenabled = false\n" for name in names)
 
     assert says(text, "no trigger ends anything") == ["triggers"]

@@ -70,6 +70,11 @@ void wait_for_go(void)
 		pause_ms(20);
 }
 
+void say_settled(void)
+{
+	__atomic_add_fetch(&shared->settled, 1, __ATOMIC_RELAXED);
+}
+
 static void read_script(void)
 {
 	ssize_t length, total = 0;

@@ -24,8 +24,8 @@ static char *belongings(long mib)
 	if (memory == MAP_FAILED)
 		exit(3);
 	madvise(memory, 2 * half, MADV_NOHUGEPAGE);
-	fill(memory, half, 0);
-	fill(memory + half, half, 1);
+	fill(memory, half, DENSE);
+	fill(memory + half, half, TRACE);
 	return memory;
 }
 
@@ -46,6 +46,7 @@ void app(void)
 	long mib = number("mem", 40);
 	char *memory = belongings(mib);
 
+	say_settled();
 	for (;;) {
 		use(memory, (size_t)mib << 8, 200);
 		pause_ms(250);
@@ -134,6 +135,7 @@ void beat(void)
 	char *memory = belongings(pages >> 8), *table = map_table(&table_pages);
 	double due = now() + BEAT_S;
 
+	say_settled();
 	for (uint32_t count = 0;; count++) {
 		pause_ms((due - now()) * 1000);
 		shared->since = due;

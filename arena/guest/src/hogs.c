@@ -16,7 +16,7 @@ enum { PAGE = 4096, CHUNK = 1 << 20, THP_REGION = 32 << 20 };
 static void take_plain(long turn)
 {
 	(void)turn;
-	take(CHUNK, number("compressible", 0));
+	take(CHUNK, number("dense", 0) ? DENSE : SPARSE);
 }
 
 static void take_huge(long turn)
@@ -30,7 +30,7 @@ static void take_huge(long turn)
 		madvise(region, THP_REGION, MADV_HUGEPAGE);
 	}
 	if (region != MAP_FAILED)
-		fill(region + offset, CHUNK, 0);
+		fill(region + offset, CHUNK, SPARSE);
 }
 
 static void take_memfd(long turn)
@@ -44,11 +44,11 @@ static void take_memfd(long turn)
 		return;
 	part = mmap(NULL, CHUNK, PROT_READ | PROT_WRITE, MAP_SHARED, file, (off_t)turn * CHUNK);
 	if (part != MAP_FAILED)
-		fill(part, CHUNK, 0);
+		fill(part, CHUNK, SPARSE);
 }
 
 /* rate=MiB/s (0: as fast as it goes), until_available=MiB first at full speed,
- * in=plain|huge|memfd, stubborn=1 ignores TERM, start_mem=MiB held from the start. */
+ * in=plain|huge|memfd, dense=1 defeats compression, stubborn=1 ignores TERM, start_mem=MiB held from the start. */
 void leak(void)
 {
 	const char *in = text("in", "plain");
@@ -60,8 +60,10 @@ void leak(void)
 
 	if (number("stubborn", 0))
 		signal(SIGTERM, SIG_IGN);
-	if (number("start_mem", 0))
-		take((size_t)number("start_mem", 0) << 20, 0);
+	if (number("start_mem", 0)) {
+		take((size_t)number("start_mem", 0) << 20, SPARSE);
+		say_settled();
+	}
 	wait_for_go();
 	if (number("until_available", 0))
 		take_until_available(number("until_available", 0));
@@ -85,7 +87,7 @@ void storm(void)
 			char *memory;
 
 			reseed();
-			memory = take(size, 0);
+			memory = take(size, SPARSE);
 			for (;;) {
 				for (int i = 0; memory && i < 50; i++)
 					memory[random_word() % size]++;
@@ -103,7 +105,7 @@ void thrash(void)
 	char *memory;
 
 	wait_for_go();
-	memory = take(size, 0);
+	memory = take(size, SPARSE);
 	if (!memory)
 		return;
 	if (!fork())
@@ -138,7 +140,7 @@ void fill_files(void)
 	wait_for_go();
 	file = open(text("at", "/dev/shm/spool"), O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
 	for (;;) {
-		fill(block, sizeof block, 0);
+		fill(block, sizeof block, SPARSE);
 		if (write(file, block, sizeof block) <= 0)
 			pause_ms(100);
 	}
@@ -150,7 +152,7 @@ void burst(void)
 	wait_for_go();
 	for (long i = number("times", 3); i > 0; i--) {
 		size_t size = (size_t)meminfo_kib("MemAvailable:") * 1024 / 100 * number("share", 90);
-		char *memory = take(size, 0);
+		char *memory = take(size, SPARSE);
 
 		pause_ms(number("hold_ms", 1500));
 		if (memory)

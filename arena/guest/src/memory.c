@@ -22,20 +22,21 @@ long meminfo_kib(const char *key)
 	return found ? atol(found + strlen(key)) : 0;
 }
 
-void fill(char *memory, size_t bytes, int compressible)
+void fill(char *memory, size_t bytes, int kind)
 {
+	/* Under emulation the words written decide how fast memory fills, so
+	 * only those who mean to defeat a compressor pay for it. */
+	int step = kind == DENSE ? 4 : kind == SPARSE ? 64 : PAGE / 8;
+
 	for (size_t page = 0; page < bytes; page += PAGE) {
 		uint64_t *word = (uint64_t *)(memory + page);
 
-		if (compressible)
-			*word = page;
-		else /* every 32nd byte is enough: no compressor gains on it */
-			for (int i = 0; i < PAGE / 8; i += 4)
-				word[i] = random_word();
+		for (int i = 0; i < PAGE / 8; i += step)
+			word[i] = random_word();
 	}
 }
 
-char *take(size_t bytes, int compressible)
+char *take(size_t bytes, int kind)
 {
 	char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
@@ -44,14 +45,14 @@ char *take(size_t bytes, int compressible)
 		return NULL;
 	}
 	madvise(memory, bytes, MADV_NOHUGEPAGE);
-	fill(memory, bytes, compressible);
+	fill(memory, bytes, kind);
 	return memory;
 }
 
 void take_until_available(long mib)
 {
 	while (meminfo_kib("MemAvailable:") > mib * 1024)
-		take(4 << 20, 0);
+		take(4 << 20, SPARSE);
 }
 
 void give_back(char *memory, size_t bytes)

@@ -11,7 +11,7 @@
 #define TICK_S 0.02   /* events are drained this often */
 #define SAMPLE_S 0.1  /* memory is looked at this often ... */
 #define TELL_S 0.25   /* ... and told this often */
-enum { BEATS_BEFORE_START = 10 };
+enum { BEATS_BEFORE_START = 10, SETTLE_MAX_S = 45 };
 
 struct shared *shared;
 int shared_fd;
@@ -48,6 +48,12 @@ static void watch(double seconds)
 				told = looked;
 		}
 	}
+}
+
+static bool is_settled(void)
+{
+	return __atomic_load_n(&shared->settled, __ATOMIC_RELAXED) >= plan.settlers &&
+	       shared->beats >= BEATS_BEFORE_START;
 }
 
 static void get_ready(void)
@@ -116,9 +122,11 @@ int main(int count, char **word)
 	open_samples();
 	next_tick = now();
 	start_actors("before", 1e9);
-	watch(plan.settle_s);
-	for (give_up = now() + 30; shared->beats < BEATS_BEFORE_START && now() < give_up;)
+	for (give_up = now() + SETTLE_MAX_S; !is_settled() && now() < give_up;)
 		watch(TICK_S);
+	if (!is_settled())
+		warn("the landscape did not settle");
+	watch(plan.settle_s);
 	report_guard("before");
 	report_ready();
 	watch(plan.base_s);

@@ -45,6 +45,7 @@ void close_deaths(void);
 
 /* ---- plan.c: what to stage ---- */
 struct plan {
+	unsigned settlers; /* actors that say when they have settled */
 	double settle_s, base_s, after_s, limit_s;
 	char guard_group[128]; /* control group whose processes are the guard */
 	char freeze[64];       /* mount point to freeze at the start of trouble, or empty */

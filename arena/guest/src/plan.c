@@ -72,7 +72,9 @@ static void limit_group(const char *path, char *limits)
 
 static void set(const char *key, const char *value)
 {
-	if (!strcmp(key, "settle_s"))
+	if (!strcmp(key, "settlers"))
+		plan.settlers = atoi(value);
+	else if (!strcmp(key, "settle_s"))
 		plan.settle_s = atof(value);
 	else if (!strcmp(key, "base_s"))
 		plan.base_s = atof(value);

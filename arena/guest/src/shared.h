@@ -22,6 +22,7 @@ struct shared {
 	volatile uint32_t busy;          /* 1 while a beat is under way ... */
 	volatile double since;           /* ... which was due then: an unfinished beat is a stall too */
 	volatile uint32_t go;            /* set when trouble may start */
+	uint32_t settled;                /* actors that hold all they want until trouble starts */
 	volatile uint32_t claims;
 	struct claim claim[MAX_CLAIMS]; /* children that play another role than their parent */
 	struct beat beat[MAX_BEATS], spawn[MAX_SPAWNS];

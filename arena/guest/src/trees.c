@@ -107,7 +107,7 @@ static void grow_and_use(long mib, double rate, double seconds)
 	double start = now();
 
 	for (long i = 0; i < mib && i < 4096; i++) {
-		chunks[i] = take(CHUNK, 0);
+		chunks[i] = take(CHUNK, SPARSE);
 		pause_ms((start + (i + 1) / rate - now()) * 1000);
 	}
 	while (!seconds || now() - start < seconds) {
@@ -139,9 +139,9 @@ void work(void)
 	unsigned long sum = 0;
 
 	wait_for_go();
-	memory = take((size_t)mib << 20, 0);
+	memory = take((size_t)mib << 20, SPARSE);
 	for (end = now() + number("seconds", 12); now() < end;) {
-		char *fresh = take((size_t)churn << 20, 0);
+		char *fresh = take((size_t)churn << 20, SPARSE);
 
 		for (long i = 0; memory && i < 400000; i++)
 			sum += ++memory[random_word() % ((size_t)mib << 20)];

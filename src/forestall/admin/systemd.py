@@ -39,11 +39,17 @@ class Systemctl:
 
     def active(self, units: Sequence[str]) -> list[str]:
         """Return which of the units are active."""
-        return self._which("is-active", units, {"active", "activating", "reloading"})
+        # One line per unit, in their order; a unit that does not exist is inactive.
+        states = _systemctl("is-active", *units)[1].split()
+        good = {"active", "activating", "reloading"}
+        return [unit for unit, state in zip(units, states, strict=False) if state in good]
 
     def enabled(self, units: Sequence[str]) -> list[str]:
         """Return which of the units start at boot."""
-        return self._which("is-enabled", units, {"enabled", "enabled-runtime"})
+        # Unit, state, preset; a unit that does not exist has no line.
+        told = _systemctl("list-unit-files", "--no-legend", "--full", *units)[1]
+        rows = [line.split() for line in told.splitlines()]
+        return [row[0] for row in rows if row[1:2] and row[1].startswith("enabled")]
 
     def do(self, *words: str) -> None:
         """Run systemctl.
@@ -53,10 +59,6 @@ class Systemctl:
         status, _told, complaint = _systemctl(*words)
         if status:
             raise AdminError(f"systemctl {' '.join(words)}: {complaint.strip() or status}")
-
-    def _which(self, verb: str, units: Sequence[str], good: set[str]) -> list[str]:
-        # One unit a call: is-enabled prints no line for a unit that does not exist.
-        return [unit for unit in units if _systemctl(verb, unit)[1].strip() in good]
 
 
 def _systemctl(*words: str) -> tuple[int, str, str]:

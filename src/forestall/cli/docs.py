@@ -6,19 +6,46 @@ from pathlib import Path
 
 import click
 
+from forestall.admin.unit_file import UNIT_NAME, render_unit
 from forestall.cli.exits import exits_markdown
 from forestall.cli.main import command as root
 from forestall.cli.table import SECTIONS, present
 from forestall.config.docs import settings_markdown
+from forestall.control import connection, messages, server
+from forestall.core.rules import Options
+
+_CONTROL_HEAD = f"""# The control socket
+
+*Generated from `src/forestall/control/messages.py`; edit that and run `make docs`.*
+
+The guard listens at `{Options().socket_path}` and speaks [varlink](https://varlink.org):
+JSON objects with a NUL after each. Everybody may connect; who may do what is decided by the
+peer's uid, as the kernel says.
+
+```sh
+varlinkctl introspect {Options().socket_path} {messages.INTERFACE}
+varlinkctl call {Options().socket_path} {messages.INTERFACE}.GetStatus '{{}}'
+varlinkctl --more call {Options().socket_path} {messages.INTERFACE}.Monitor '{{}}'
+```
+
+Nobody can make the guard wait or grow: {server.CLIENTS_MAX} clients,
+{server.CLIENTS_PER_USER_MAX} of one user, {connection.CALLS_PER_SECOND_MAX} calls a second each,
+messages of {connection.MESSAGE_BYTES_MAX // 1024} KiB
+({connection.MESSAGE_BYTES_MAX_ROOT // 1024} for root), {server.OUTPUT_BYTES_MAX // 1024} KiB of
+answers waiting. A reader that is too slow for Monitor loses events, and sees it by the gap in
+their numbers; with `since` it gets what is still among the last {server.EVENTS_KEPT}.
+"""
 
 
 @click.command(hidden=True)
 @click.argument("folder", default="docs", type=click.Path(file_okay=False, path_type=Path))
 def command(folder: Path) -> None:
-    """Write the generated pages into FOLDER."""
+    """Write the generated pages into FOLDER, and the unit file into deploy/ beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in pages().items():
-        (folder / name).write_text(text)
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
 
 
 def pages() -> dict[str, str]:
@@ -27,7 +54,21 @@ def pages() -> dict[str, str]:
         "settings.md": settings_markdown(),
         "exit-codes.md": exits_markdown(),
         "commands.md": commands_markdown(),
+        "control.md": control_markdown(),
+        f"../deploy/{UNIT_NAME}": render_unit(),
     }
+
+
+def control_markdown() -> str:
+    """Return the whole of ``docs/control.md``."""
+    rows = [
+        f"| `{method.name}` | {method.who} | {' '.join(method.help.split())} |"
+        for method in messages.METHODS
+    ]
+    lines = [_CONTROL_HEAD, "| method | for | what it does |", "| --- | --- | --- |", *rows]
+    description = messages.interface_description().rstrip("\n")
+    lines += ["", "## The interface", "", "```varlink", description, "```"]
+    return "\n".join(lines) + "\n"
 
 
 def commands_markdown() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import select
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -179,11 +179,12 @@ def follow(interval: float, exact: bool, root: Path) -> None:
     for lack in require_rights():
         say(lack, "yellow")
     protector = _protector(root, exact=exact)
+    nothing = select.poll()
     while True:
         for outcome in protector.tick():
             if not outcome.gone:
                 say(outcome.describe())
-        time.sleep(interval)
+        nothing.poll(interval * 1000)
 
 
 def _protector(root: Path, *, exact: bool = False) -> Protector:

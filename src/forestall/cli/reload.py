@@ -9,6 +9,7 @@ import click
 from forestall.cli.console import out
 from forestall.cli.link import connect
 from forestall.config.read import load
+from forestall.config.trust import require_trusted_settings
 from forestall.core.codec import encode
 
 
@@ -27,6 +28,7 @@ def command(files: tuple[Path, ...], socket: str | None) -> None:
     What is under [guard] takes effect at the next start only.
     """
     settings = load(files or None)
+    require_trusted_settings(settings.files)
     with connect(socket) as guard:
         answer = guard.call("Reload", rules=encode(settings.rules))
     out().print(f"reloaded: {answer.get('triggers')} triggers are in force")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _LEVEL_STYLES = {"normal": "green", "low": "cyan", "medium": "yellow", "critical": "bold red"}
 _STAGE_STYLES = {"warn": "yellow", "relieve": "yellow", "terminate": "red", "kill": "bold red"}
 _BYTES = {"available", "swap_free"}
+_DURATIONS = {"time_left", "surge_left"}
 _SHARES = {"stall_some", "stall_full", "readback"}
 UNKNOWN = "unknown"
 
@@ -149,6 +150,8 @@ def _condition_text(condition: Status) -> str:
     window = condition.get("window_ns")
     name = signal + (f"[{human_ns(window).replace(' ', '')}]" if window else "")
     sign = "<" if condition.get("below") else ">"
+    if signal == "swap_free" and condition.get("limit") == 0:
+        return "no swap"
     now = _amount(signal, condition.get("now"))
     return f"{safe(name)} {now} ({sign} {_amount(signal, condition.get('limit'))})"
 
@@ -160,7 +163,7 @@ def _amount(signal: str, number: float | None) -> str:
         return human_bytes(number)
     if signal in _SHARES:
         return human_share(number)
-    return human_ns(number) if signal == "time_left" else f"{human_bytes(number)}/s"
+    return human_ns(number) if signal in _DURATIONS else f"{human_bytes(number)}/s"
 
 
 def _guard_lines(guard: Status) -> list[Text]:

@@ -69,6 +69,13 @@ SIGNALS = (
         help="Until memory and swap are gone, at the pace of the last moments.",
     ),
     SignalForm(
+        Signal.SURGE_LEFT,
+        "duration",
+        window=False,
+        example="surge_left < 3s",
+        help="The same at the fastest pace of the last six seconds: what programs ask for.",
+    ),
+    SignalForm(
         Signal.REFAULTS,
         "rate",
         window=True,

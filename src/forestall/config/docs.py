@@ -100,5 +100,7 @@ def _row(setting: Setting) -> tuple[str, str, str]:
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for row in rows:
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
+        lines.append(
+            "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in row) + " |"
+        )
     return "\n".join(lines) + "\n"

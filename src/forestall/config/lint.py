@@ -31,6 +31,7 @@ LONG_GRACE_NS = 30 * SECOND
 TOO_MANY_SHARE = 0.5
 TOO_MANY_LEAST = 10
 _ENDING = {Stage.TERMINATE, Stage.KILL}
+_FORECASTS = {Signal.TIME_LEFT, Signal.SURGE_LEFT}
 _PSI = {Signal.STALL_SOME, Signal.STALL_FULL}
 
 
@@ -207,7 +208,7 @@ def _signals(settings: Settings, around: Surroundings) -> Iterator[Finding]:
         no_swap = around.memory is not None and around.memory.swap_total_bytes == 0
         if no_swap and Signal.READBACK in signals and ours:
             yield Finding(key, "there is no swap, so nothing is read back", "use refaults instead")
-        if Signal.TIME_LEFT in signals and len(signals) == 1 and trigger.stage in _ENDING:
+        if signals <= _FORECASTS and trigger.stage in _ENDING:
             yield Finding(
                 key,
                 "a forecast alone ends processes while memory may be plenty",

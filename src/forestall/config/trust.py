@@ -97,3 +97,14 @@ def require_trusted_code(
     """
     if effective_uid() == 0:
         check([*running_code(executable, package), *(Path(file) for file in settings)])
+
+
+def require_trusted_settings(
+    settings: Iterable[str], *, effective_uid: Callable[[], int] = os.geteuid
+) -> None:
+    """Refuse to hand root's guard settings that others can write.
+
+    Raises: TrustError.
+    """
+    if effective_uid() == 0:
+        check(Path(file) for file in settings)

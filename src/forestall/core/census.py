@@ -14,7 +14,7 @@ from math import exp
 
 from forestall.core.model import ProcessId, Row
 from forestall.core.units import SECOND
-from forestall.core.value import TYPE_CHECKING, value
+from forestall.core.value import TYPE_CHECKING, replace, value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +34,8 @@ class Track:
     long_bytes: float
     slow_bytes: float
     held_bytes: int
+    shared_bytes: int | None
+    """Of it, shared memory as last looked for; None before the first look."""
     major_faults: int
     fault_rate: float
     """Faults per second that waited for a disk, over about the last 3 s."""
@@ -63,8 +65,20 @@ class Blame:
     fault_rate: float
 
 
-def count(census: Census, now_ns: int, rows: tuple[Row, ...], shmem_bytes: int | None) -> Census:
-    """Take a survey into account. Processes without a row are forgotten."""
+def count(
+    census: Census,
+    now_ns: int,
+    rows: tuple[Row, ...],
+    shmem_bytes: int | None,
+    *,
+    shared: bool = True,
+) -> Census:
+    """Take a survey into account. Processes without a row are forgotten.
+
+    Args:
+        shared: Whether the survey looked for holders of shared memory. Where it did
+            not, what was last seen stands; nobody is blamed for being looked at.
+    """
     span_ns = now_ns - census.now_ns if census.now_ns else 0
     short = 1.0 - exp(-span_ns / SHORT_NS)
     long = 1.0 - exp(-span_ns / LONG_NS)
@@ -72,11 +86,14 @@ def count(census: Census, now_ns: int, rows: tuple[Row, ...], shmem_bytes: int |
     before = census.tracks
     tracks: dict[ProcessId, Track] = {}
     for row in rows:
-        held = row.held_bytes
         track = before.get(row.id)
         if track is None:
-            tracks[row.id] = _begin(row, held, first=not census.now_ns)
+            tracks[row.id] = _begin(row, shared=shared, first=not census.now_ns)
             continue
+        if shared and track.shared_bytes is None:
+            track = _first_look(track, row)
+        found = row.held_bytes - row.anon_bytes - row.swap_bytes if shared else track.shared_bytes
+        held = row.anon_bytes + row.swap_bytes + (found or 0)
         faults = max(0, row.major_faults - track.major_faults)
         rate = faults * SECOND / span_ns if span_ns > 0 else track.fault_rate
         tracks[row.id] = Track(
@@ -84,6 +101,7 @@ def count(census: Census, now_ns: int, rows: tuple[Row, ...], shmem_bytes: int |
             track.long_bytes + (held - track.long_bytes) * long,
             track.slow_bytes + (held - track.slow_bytes) * slow,
             held,
+            found,
             row.major_faults,
             track.fault_rate + (rate - track.fault_rate) * short,
         )
@@ -116,10 +134,23 @@ def shmem_growth_bytes(census: Census) -> int:
     return int(recent + NOW_WEIGHT * now)
 
 
-def _begin(row: Row, held: int, *, first: bool) -> Track:
+def _begin(row: Row, *, shared: bool, first: bool) -> Track:
     # Young enough that all it holds was taken within a window: all of it is growth.
     # Older and never seen: unknown, and unknown is nobody's fault.
+    held = row.held_bytes
     short = 0.0 if row.age_ns < SHORT_NS and not first else float(held)
     long = 0.0 if row.age_ns < LONG_NS else float(held)
     slow = 0.0 if row.age_ns < SLOW_NS else float(held)
-    return Track(short, long, slow, held, row.major_faults, 0.0)
+    known = held - row.anon_bytes - row.swap_bytes if shared else None
+    return Track(short, long, slow, held, known, row.major_faults, 0.0)
+
+
+def _first_look(track: Track, row: Row) -> Track:
+    # What an older process turns out to hold in shared memory it may have held for long.
+    found = row.held_bytes - row.anon_bytes - row.swap_bytes
+    return replace(
+        track,
+        short_bytes=track.short_bytes + (0 if row.age_ns < SHORT_NS else found),
+        long_bytes=track.long_bytes + (0 if row.age_ns < LONG_NS else found),
+        slow_bytes=track.slow_bytes + (0 if row.age_ns < SLOW_NS else found),
+    )

@@ -65,21 +65,28 @@ def decode(plain: Any) -> Any:  # noqa: ANN401 - plain data of any depth
 
     Raises: CodecError for an unknown class, a field too many, or one too few.
     """
+    try:
+        return _decode(plain)
+    except RecursionError:
+        raise CodecError("nested too deeply") from None
+
+
+def _decode(plain: Any) -> Any:  # noqa: ANN401 - plain data of any depth
     if isinstance(plain, list):
-        return tuple(decode(item) for item in plain)
+        return tuple([_decode(item) for item in plain])
     if not isinstance(plain, dict):
         return plain
     name = plain.get("_")
-    if name == "dict":
-        return {decode(key): decode(item) for key, item in plain["of"]}
-    if name == "set":
-        return frozenset(decode(item) for item in plain["of"])
-    cls = _CLASSES.get(name) if isinstance(name, str) else None
-    if cls is None:
-        raise CodecError(f"unknown class {name!r}")
     try:
+        if name == "dict":
+            return {_decode(key): _decode(item) for key, item in plain["of"]}
+        if name == "set":
+            return frozenset([_decode(item) for item in plain["of"]])
+        cls = _CLASSES.get(name) if isinstance(name, str) else None
+        if cls is None:
+            raise CodecError(f"unknown class {name!r}")
         if issubclass(cls, Enum):
             return cls[plain["is"]]
-        return cls(**{field: decode(item) for field, item in plain.items() if field != "_"})
-    except (TypeError, KeyError) as error:
+        return cls(**{field: _decode(item) for field, item in plain.items() if field != "_"})
+    except (TypeError, KeyError, ValueError) as error:
         raise CodecError(f"{name}: {error}") from None

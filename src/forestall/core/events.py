@@ -59,6 +59,8 @@ class Surveyed:
     """Processes left out because the survey was full; the smallest ones."""
     hidden: bool = False
     """Other users' processes cannot be seen (hidepid, or no permission)."""
+    shared: bool = False
+    """Whether the rows' shared and writing bytes were looked for; otherwise they are unknown."""
 
 
 @value

@@ -106,7 +106,7 @@ def judge(
     shared = shmem_growth_bytes(census)
     for weights in (lately, crept):
         growth = sum(weights.values())
-        if growth < meaningful or (weights is lately and shared > growth):
+        if growth < meaningful or (weights is lately and shared > 2 * growth):
             continue
         protected = _protected_culprit(rows, weights, growth)
         if protected is not None:

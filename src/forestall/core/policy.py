@@ -26,7 +26,13 @@ from forestall.core.hunt import decide, due, gone, missed, pursue, refused, shar
 from forestall.core.judge import Chosen, judge
 from forestall.core.model import Level, Memory, Stage
 from forestall.core.pace import survey_due
-from forestall.core.signals import acting_ceiling_bytes, all_hold, ceiling_bytes, level_of
+from forestall.core.signals import (
+    acting_ceiling_bytes,
+    all_hold,
+    amounts,
+    ceiling_bytes,
+    level_of,
+)
 from forestall.core.state import Calm, Ceilings, Choosing, Prospect, Settling, State
 from forestall.core.trend import extend, headroom_bytes, time_left_ns
 from forestall.core.units import MS, SECOND, human_bytes, human_ns, human_share
@@ -124,7 +130,11 @@ def _ceilings(ceilings: Ceilings | None, memory: Memory, rules: Rules) -> Ceilin
     ):
         return ceilings
     return Ceilings(
-        total, swap_total, ceiling_bytes(rules, memory), acting_ceiling_bytes(rules, memory)
+        total,
+        swap_total,
+        ceiling_bytes(rules, memory),
+        acting_ceiling_bytes(rules, memory),
+        amounts(rules, memory),
     )
 
 
@@ -251,14 +261,14 @@ def _surveyed(state: State, event: Surveyed, rules: Rules) -> tuple[State, tuple
     shmem = event.holdings.shmem_bytes if event.holdings else memory.shmem_bytes
     seen = replace(
         state,
-        census=count(state.census, event.now_ns, event.rows, shmem),
+        census=count(state.census, event.now_ns, event.rows, shmem, shared=event.shared),
         survey_ns=event.now_ns,
         survey_cost_ns=max(0, event.now_ns - event.began_ns),
         holdings=event.holdings or state.holdings,
     )
     spared = seen.hunt.spared if isinstance(seen.hunt, Choosing) else frozenset()
     verdict = judge(event.rows, seen.census, memory, rules, spared=spared, holdings=seen.holdings)
-    seen = replace(seen, prospect=_prospect(event.now_ns, verdict))
+    seen = replace(seen, prospect=_prospect(event.now_ns, verdict, calm=_ample(seen)))
     if isinstance(seen.hunt, Choosing):
         return decide(seen, seen.hunt, event, verdict, rules)
     if seen.warning and seen.prospect is not None:
@@ -268,7 +278,15 @@ def _surveyed(state: State, event: Surveyed, rules: Rules) -> tuple[State, tuple
     return seen, ()
 
 
-def _prospect(now_ns: int, verdict: Verdict) -> Prospect:
+def _ample(seen: State) -> bool:
+    return (
+        seen.memory is not None
+        and seen.ceilings is not None
+        and seen.memory.available_bytes >= seen.ceilings.any_bytes
+    )
+
+
+def _prospect(now_ns: int, verdict: Verdict, *, calm: bool) -> Prospect:
     if isinstance(verdict, Chosen):
         part = verdict.part
         return Prospect(
@@ -279,4 +297,6 @@ def _prospect(now_ns: int, verdict: Verdict) -> Prospect:
             part.frees_bytes,
             verdict.why,
         )
-    return Prospect(now_ns, None, "", 0, 0, verdict.why)
+    # On an idle machine nobody is large enough to matter: no cause for alarm.
+    why = "nobody is large enough to matter, and nobody needs to go" if calm else verdict.why
+    return Prospect(now_ns, None, "", 0, 0, why)

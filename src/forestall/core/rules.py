@@ -49,6 +49,9 @@ class Signal(Enum):
     """[share] Time in which every task waited for memory, over the window."""
     TIME_LEFT = "time_left"
     """[ns] Until memory and swap are gone, at the pace of the last moments."""
+    SURGE_LEFT = "surge_left"
+    """[ns] The same at the fastest pace of the last six seconds: what is wanted, not what
+    reclaim still lets through once memory is short."""
     REFAULTS = "refaults"
     """[bytes/s] Memory read back soon after it had been pushed out, over the window."""
     READBACK = "readback"
@@ -206,6 +209,25 @@ DEFAULT_TRIGGERS = (
             time_left(2_500 * MS),
             above(Signal.STALL_SOME, 0.10, 1 * SECOND),
         ),
+    ),
+    Trigger(
+        "surge",
+        Stage.KILL,
+        (
+            available(Limit(0.04, 512 * MIB)),
+            Condition(Signal.SURGE_LEFT, below=True, number=float(3 * SECOND)),
+            above(Signal.STALL_SOME, 0.15, 2 * SECOND),
+        ),
+    ),
+    Trigger(
+        "frozen",
+        Stage.KILL,
+        (
+            available(Limit(0.05, 1 * GIB)),
+            above(Signal.STALL_SOME, 0.80, 2 * SECOND),
+            above(Signal.STALL_FULL, 0.40, 2 * SECOND),
+        ),
+        hold_ns=500 * MS,
     ),
     Trigger(
         "thrash",

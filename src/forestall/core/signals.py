@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from forestall.core.model import Level, Memory
+from forestall.core.model import Level, Memory, Stage
 from forestall.core.rules import Condition, LevelRule, Rules, Signal, Trigger
 from forestall.core.trend import (
     Trail,
     readback_share,
     refaults_per_s,
     stall_share,
+    surge_left_ns,
     time_left_ns,
 )
 from forestall.core.value import replace
@@ -34,6 +35,8 @@ def measure(condition: Condition, trail: Trail, now_ns: int, memory: Memory) -> 
             return stall_share(trail, now_ns, window_ns, full=True)
         case Signal.TIME_LEFT:
             return time_left_ns(trail, now_ns, memory)
+        case Signal.SURGE_LEFT:
+            return surge_left_ns(trail, now_ns, memory)
         case Signal.REFAULTS:
             return refaults_per_s(trail, now_ns, window_ns, PAGE_BYTES)
         case Signal.READBACK:
@@ -83,6 +86,32 @@ def acting_ceiling_bytes(rules: Rules, memory: Memory) -> int:
     """Available memory below which a trigger may end something: what the pace aims at."""
     acting = tuple(trigger for trigger in rules.triggers if trigger.stage.rank >= 2)
     return ceiling_bytes(replace(rules, triggers=acting), memory)
+
+
+def amounts(rules: Rules, memory: Memory) -> tuple[tuple[int, int], ...]:
+    """List the limits (available, swap) of the acting triggers that look at amounts only.
+
+    A trigger that also looks at stalls or trends cannot be overrun in a millisecond:
+    its windows are longer than that.
+    """
+    found = []
+    for trigger in rules.triggers:
+        limits = {
+            condition.signal: condition.amount
+            for condition in trigger.conditions
+            if condition.below and condition.amount is not None
+        }
+        if trigger.stage.rank < Stage.TERMINATE.rank or len(limits) < len(trigger.conditions):
+            continue
+        available = limits.get(Signal.AVAILABLE)
+        swap = limits.get(Signal.SWAP_FREE)
+        found.append(
+            (
+                available.of(memory.total_bytes) if available else memory.total_bytes,
+                swap.of(memory.swap_total_bytes) if swap else memory.swap_total_bytes,
+            )
+        )
+    return tuple(found)
 
 
 def level_of(memory: Memory, current: Level, rules: Rules) -> Level:

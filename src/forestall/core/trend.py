@@ -22,6 +22,9 @@ POINT_NS = 100 * MS
 """Points closer together than this are not remembered: 1 ms ticks would flood the trail."""
 TRAIL_NS = 10 * SECOND
 POINTS_MAX = 128
+SURGE_NS = 6 * SECOND
+PACE_NS = 500 * MS
+"""A pace is read over at least this, at most twice this."""
 SLOPE_NS = 1 * SECOND
 SLOPES_MAX = 60
 
@@ -33,8 +36,9 @@ class Point:
     now_ns: int
     headroom_bytes: int
     """Available memory and usable free swap."""
-    some_us: int
-    full_us: int
+    some_us: int | None
+    """None where pressure was not known: a zero here would later look like a long stall."""
+    full_us: int | None
 
 
 @value
@@ -71,7 +75,7 @@ def extend(trail: Trail, event: Sampled) -> Trail:
     slope = trail.slope
     pressure = event.pressure
     if not points or now_ns - points[-1].now_ns >= POINT_NS:
-        some_us, full_us = (pressure.some_us, pressure.full_us) if pressure else (0, 0)
+        some_us, full_us = (pressure.some_us, pressure.full_us) if pressure else (None, None)
         headroom = headroom_bytes(event.memory)
         points = (*_recent(points, now_ns), Point(now_ns, headroom, some_us, full_us))
         if not slope or now_ns - slope[-1][0] >= SLOPE_NS:
@@ -85,7 +89,10 @@ def extend(trail: Trail, event: Sampled) -> Trail:
 
 
 def stall_share(trail: Trail, now_ns: int, window_ns: int, *, full: bool) -> float | None:
-    """Share of the window in which tasks waited for memory; None before it is filled."""
+    """Share of the window in which tasks waited for memory.
+
+    None before the window is filled, and where pressure is not known at either end of it.
+    """
     points = trail.points
     if not points:
         return None
@@ -94,7 +101,10 @@ def stall_share(trail: Trail, now_ns: int, window_ns: int, *, full: bool) -> flo
     span_ns = last.now_ns - first.now_ns
     if span_ns < window_ns // 2:
         return None
-    lost_us = last.full_us - first.full_us if full else last.some_us - first.some_us
+    then_us, now_us = (first.full_us, last.full_us) if full else (first.some_us, last.some_us)
+    if then_us is None or now_us is None:
+        return None
+    lost_us = now_us - then_us
     return min(1.0, max(0.0, lost_us * 1000 / span_ns))
 
 
@@ -141,17 +151,45 @@ def falling_per_s(trail: Trail, now_ns: int, headroom_now_bytes: int, window_ns:
 def time_left_ns(trail: Trail, now_ns: int, memory: Memory) -> int | None:
     """Time until memory and swap are gone; None while they are not falling.
 
-    The slowest of three paces counts (half a second, two seconds, ten seconds as
-    far as remembered), so that one jump is no forecast.
+    The slower of two paces counts (half a second, two seconds), so that one jump
+    is no forecast.
     """
     headroom = headroom_bytes(memory)
     pace = min(
-        falling_per_s(trail, now_ns, headroom, window_ns)
-        for window_ns in (SECOND // 2, 2 * SECOND, TRAIL_NS)
+        falling_per_s(trail, now_ns, headroom, SECOND // 2),
+        falling_per_s(trail, now_ns, headroom, 2 * SECOND),
     )
     if pace < 1.0:
         return None
     return int(headroom * SECOND / pace)
+
+
+def surge_left_ns(trail: Trail, now_ns: int, memory: Memory) -> int | None:
+    """Time until memory and swap are gone at the fastest pace of the last seconds.
+
+    Once memory is short, reclaim holds the greedy back and the present pace flatters:
+    what counts is what they want. None when nothing fell, or no more over the last
+    two seconds.
+    Cost: one walk over at most 60 points.
+    """
+    pace = 0.0
+    points = trail.points
+    if falling_per_s(trail, now_ns, headroom_bytes(memory), 2 * SECOND) <= 0.0:
+        return None
+    late = len(points)
+    for early in range(len(points) - 1, -1, -1):
+        first = points[early]
+        if now_ns - first.now_ns > SURGE_NS:
+            break
+        while late - 1 > early and points[late - 1].now_ns - first.now_ns >= 2 * PACE_NS:
+            late -= 1
+        last = points[late - 1]
+        span_ns = last.now_ns - first.now_ns
+        if span_ns >= PACE_NS:
+            pace = max(pace, (first.headroom_bytes - last.headroom_bytes) * SECOND / span_ns)
+    if pace < 1.0:
+        return None
+    return int(headroom_bytes(memory) * SECOND / pace)
 
 
 def slope_per_s(trail: Trail) -> float | None:

@@ -51,8 +51,10 @@ STALL_US = 70_000
 WINDOW_US = 1_000_000
 """Wake when 7 % of a second was lost to memory; without privilege the window becomes 2 s."""
 WARM_UP_ROUNDS = 3
-QUIET_NS = 2 * SECOND
+QUIET_NS = 1 * SECOND
 """Calm for so long after an episode before its record is written out."""
+WRITING_NS = 5 * MS
+"""Between two pieces of a record: quick enough to be done in seconds, slow enough to see."""
 LINE_EVERY_NS = 1 * SECOND
 RELIEF_RETRY_NS = 1 * MINUTE
 
@@ -79,6 +81,7 @@ class Guard:
         self._line_ns = 0
         self._relief_tried_ns = 0
         self._lacks: list[str] = []
+        self._pressure_fd = -1
         self._polled: dict[int, tuple[str, int]] = {}
         self._speaker = Speaker("plain" if foreground else options.log_style)
         self._supervisor = Supervisor(dict(os.environ))
@@ -90,7 +93,8 @@ class Guard:
             identify,
             never=frozenset({os.getpid(), os.getppid()}),
             dry_run=options.dry_run,
-            cgroup_root=_cgroup2_root(),
+            # cgroup.kill does not ask whose processes a unit holds.
+            cgroup_root="" if options.only_uid is not None else _cgroup2_root(),
             reap=self._hand.reap,
         )
         self._ring = Ring(rules, bytes_max=options.record_ring_bytes, write=self._write_record)
@@ -194,6 +198,7 @@ class Guard:
         if trigger is None:
             self._lack("no pressure trigger: stalls are seen at the next tick only")
         else:
+            self._pressure_fd = trigger.fd
             self._wakeups.add(trigger.fd, URGENT, "pressure")
 
     def _warm_up(self) -> None:
@@ -230,6 +235,9 @@ class Guard:
         self._say("start", f"forestall {__version__}: {mode}; {size} of memory, {swap} of swap")
         for lack in self._lacks:
             self._say("degraded", lack)
+        prospect = self._loop.state.prospect
+        if self._foreground and prospect is not None:
+            self._speaker.line(f"forestall: if somebody had to go now: {prospect.why}\n")
         self._supervisor.ready(mode)
 
     # The loop.
@@ -238,7 +246,10 @@ class Guard:
         next_ns = now_ns()
         while not self._stopping:
             self._watch_descriptors()
-            ready = self._wakeups.wait(next_ns - now_ns())
+            wait_ns = next_ns - now_ns()
+            if self._ring.pending and not self._ring.in_episode and self._hand.fd >= 0:
+                wait_ns = min(wait_ns, WRITING_NS)
+            ready = self._wakeups.wait(wait_ns)
             planned_ns = next_ns
             urgent = self._take(ready)
             moment_ns = now_ns()
@@ -285,9 +296,7 @@ class Guard:
                 self._loop.feed(event)
 
     def _stop_polling_pressure(self) -> None:
-        for fd, (token, _mask) in list(self._polled.items()):
-            if token == "pressure":  # noqa: S105
-                self._wakeups.remove(fd)
+        self._wakeups.remove(self._pressure_fd)
 
     def _watch_descriptors(self) -> None:
         """Bring the poll in line with the descriptors that are of interest now."""
@@ -317,7 +326,7 @@ class Guard:
             self._quiet_since_ns = moment_ns
         elif moment_ns - self._quiet_since_ns >= QUIET_NS:
             if self._ring.in_episode:
-                self._ring.close_episode(f"episode-{wall_ns() // MS}.jsonl")
+                self._ring.close_episode(self._record_name())
             self._ring.pump()
             if self._options.relief and self._hand.fd < 0:
                 self._retry_relief(moment_ns)
@@ -351,11 +360,11 @@ class Guard:
         count = len(request.victims)
         pid = request.victims[0].pid if request.victims else 0
         many = f" and {count - 1} more" if count > 1 else ""
-        verb = "would send" if self._options.dry_run else "sending"
+        news: list[Event] = list(self._ender.perform(request, moment_ns))
+        verb = "would send" if self._options.dry_run else "sent"
         sentence = f"{verb} {request.force.value} to {pid} ({plain(request.comm)}){many}"
-        tell = Tell("ended", sentence, self._loop.state.level, comm=request.comm)
-        self._tell(tell, moment_ns)
-        return list(self._ender.perform(request, moment_ns))
+        self._tell(Tell("ended", sentence, self._loop.state.level, comm=request.comm), moment_ns)
+        return news
 
     def _relieve(self, request: Relieve) -> None:
         self._hand.relieve(request.action)
@@ -378,6 +387,9 @@ class Guard:
             self._speaker.line("\r\x1b[K" if sys.stderr.isatty() else "")
         self._speaker.say(tell, self._sequence)
 
+    def _record_name(self) -> str:
+        return f"episode-{wall_ns() // MS}.jsonl"
+
     def _write_record(self, name: str, data: bytes, last: bool) -> bool:  # noqa: FBT001 - a port
         if self._hand.fd < 0:
             return False
@@ -396,7 +408,7 @@ class Guard:
         table.shield({self._hand.pid})
         self._table.close()
         self._table = table
-        self._ring.rules = rules
+        self._ring.adopt(rules, self._record_name())
         self._loop.adopt(rules)
         self._say("reload", f"new rules are in force: {len(rules.triggers)} triggers")
 
@@ -433,7 +445,7 @@ class Guard:
         self._supervisor.stopping()
         if self._foreground and sys.stderr.isatty():
             self._speaker.line("\r\x1b[K")
-        self._ring.close_episode(f"episode-{wall_ns() // MS}.jsonl")
+        self._ring.close_episode(self._record_name())
         while self._ring.pending and self._hand.fd >= 0:
             before = self._hand.dropped
             self._ring.pump()

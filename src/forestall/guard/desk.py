@@ -11,7 +11,7 @@ import os
 from forestall.control.errors import Refused
 from forestall.control.messages import INVALID_PARAMETER, NO_SUCH_PROCESS, RULES_REFUSED
 from forestall.core.codec import decode
-from forestall.core.errors import CodecError
+from forestall.core.errors import CodecError, ForestallError
 from forestall.core.events import End, Gone
 from forestall.core.model import Force, ProcessId
 from forestall.core.rules import Rules
@@ -126,14 +126,15 @@ class Desk:
     def _reload(self, parameters: dict[str, Any], _peer: Peer) -> dict[str, Any]:
         try:
             rules = decode(parameters.get("rules"))
-        except (CodecError, TypeError, ValueError) as error:
-            raise Refused(RULES_REFUSED, {"reason": str(error)[:200]}) from None
-        if not isinstance(rules, Rules):
-            raise Refused(RULES_REFUSED, {"reason": "not rules"})
-        try:
+            if not isinstance(rules, Rules):
+                raise CodecError("not rules")
+            # Fields of a wrong type show only when they are used: not in an emergency, please.
+            why = self._loop.trial(rules)
+            if why is not None:
+                raise CodecError(why)
             self._reloaded(rules)
-        except (KernelError, ValueError) as error:
-            raise Refused(RULES_REFUSED, {"reason": str(error)[:200]}) from None
+        except (ForestallError, OSError, ValueError, TypeError) as error:
+            raise Refused(RULES_REFUSED, {"reason": plain(str(error))[:200]}) from None
         return {"triggers": len(rules.triggers)}
 
     def _end(self, parameters: dict[str, Any], peer: Peer) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from forestall.core.sentence import plain
 from forestall.core.value import TYPE_CHECKING, value
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from forestall.core.events import Tell
 
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
@@ -71,14 +73,23 @@ class Speaker:
         style: ``journal``, ``plain``, or ``auto``: the journal when our standard
             error already goes there.
         fd: Where plain lines go.
+        environment: Where systemd says which stream it gave us.
+        journal: The journal's socket.
     """
 
-    def __init__(self, style: str, fd: int = 2) -> None:
+    def __init__(
+        self,
+        style: str,
+        fd: int = 2,
+        *,
+        environment: Mapping[str, str] = os.environ,
+        journal: str = JOURNAL_SOCKET,
+    ) -> None:
         self._fd = fd
         self._socket: socket.socket | None = None
         self.dropped = 0
-        if style == "journal" or (style == "auto" and _is_journal_stream(fd)):
-            self._socket = _open_journal()
+        if style == "journal" or (style == "auto" and _is_journal_stream(fd, environment)):
+            self._socket = _open_journal(journal)
 
     @property
     def style(self) -> str:
@@ -91,11 +102,17 @@ class Speaker:
         if self._socket is not None:
             self._send(_fields(tell, kind, sequence))
         elif kind.priority < DEBUG:
-            self._write(f"forestall: {tell.what}: {tell.sentence}\n")
+            self._write(f"forestall: {tell.what}: {plain(tell.sentence)}\n")
 
     def line(self, text: str) -> None:
         """Write one plain line, whatever the style; for the foreground."""
         self._write(text)
+
+    def close(self) -> None:
+        """Close the socket; what is said afterwards goes to plain lines."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
     def _send(self, fields: bytes) -> None:
         assert self._socket is not None
@@ -113,7 +130,7 @@ class Speaker:
 
 def _fields(tell: Tell, kind: Kind, sequence: int) -> bytes:
     pairs = [
-        ("MESSAGE", tell.sentence),
+        ("MESSAGE", plain(tell.sentence)),
         ("MESSAGE_ID", kind.message_id),
         ("PRIORITY", str(kind.priority)),
         ("SYSLOG_IDENTIFIER", "forestall"),
@@ -122,18 +139,18 @@ def _fields(tell: Tell, kind: Kind, sequence: int) -> bytes:
         ("FORESTALL_LEVEL", tell.level.value),
     ]
     if tell.trigger:
-        pairs.append(("FORESTALL_TRIGGER", tell.trigger))
+        pairs.append(("FORESTALL_TRIGGER", plain(tell.trigger)))
     if tell.victim is not None:
         pairs.append(("FORESTALL_VICTIM_PID", str(tell.victim.pid)))
         pairs.append(("FORESTALL_VICTIM_COMM", plain(tell.comm)))
-    # A newline in a value would begin a new field: sentences hold none, names are escaped.
-    lines = (f"{name}={text.replace(chr(10), ' ')}\n" for name, text in pairs)
+    # A newline in a value would begin a new field: what others had a hand in is escaped.
+    lines = (f"{name}={text}\n" for name, text in pairs)
     return "".join(lines).encode("utf-8", "backslashreplace")
 
 
-def _is_journal_stream(fd: int) -> bool:
+def _is_journal_stream(fd: int, environment: Mapping[str, str]) -> bool:
     # systemd.exec(5): JOURNAL_STREAM holds device and inode of the stream we were given.
-    stream = os.environ.get("JOURNAL_STREAM", "")
+    stream = environment.get("JOURNAL_STREAM", "")
     try:
         status = os.fstat(fd)
     except OSError:
@@ -141,10 +158,10 @@ def _is_journal_stream(fd: int) -> bool:
     return stream == f"{status.st_dev}:{status.st_ino}"
 
 
-def _open_journal() -> socket.socket | None:
+def _open_journal(path: str) -> socket.socket | None:
     end = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
     try:
-        end.connect(JOURNAL_SOCKET)
+        end.connect(path)
     except OSError:
         end.close()
         return None

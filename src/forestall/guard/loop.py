@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import deque
 
 from forestall.core import fallback
-from forestall.core.events import End, Missed, Relieve, Sampled, Survey, Surveyed, Tell
-from forestall.core.model import Level
+from forestall.core.events import End, Gone, Missed, Relieve, Sampled, Survey, Surveyed, Tell
+from forestall.core.model import Level, Memory, ProcessId, Role, Row, Standing
 from forestall.core.pace import pause_ns, wants_activity
 from forestall.core.policy import step
 from forestall.core.state import Choosing, begin, under
-from forestall.core.units import MINUTE
+from forestall.core.units import GIB, MINUTE
 from forestall.core.value import TYPE_CHECKING
 from forestall.kernel.errors import KernelError
 
@@ -67,6 +67,8 @@ class Loop:
         self.surveys = 0
         self.missed = 0
         self.errors = 0
+        self.untold = 0
+        """Internal errors that could not even be told."""
         self._ports = ports
         self._stumbles: deque[int] = deque(maxlen=STUMBLES_MAX)
         self._blind = 0
@@ -102,6 +104,27 @@ class Loop:
             self._see_through(event)
         except Exception as error:  # noqa: BLE001 - the one place, see above
             self._stumble(error)
+
+    def trial(self, rules: Rules) -> str | None:
+        """Play a shortage under rules that are not in force yet; returns why they fail, or None."""
+        now_ns = self._ports.now_ns()
+        victim = ProcessId(2, 1)
+        row = Row(
+            *(victim, 1, 2, 2, "trial", "S", 0, 0, GIB, 0, 0, 0, 0),
+            *(Standing.NORMAL, "", Role.NONE, "", 0),
+        )
+        try:
+            state = under(self.state, rules)
+            for event in (
+                Sampled(now_ns, Memory(GIB, 0, 0, 0, 0)),
+                Surveyed(now_ns, now_ns, (row,)),
+                Gone(now_ns, victim),
+            ):
+                state, _requests = step(state, event, rules)
+            pause_ns(state, rules)
+        except Exception as error:  # noqa: BLE001 - the one place, see above
+            return f"{type(error).__name__}: {error}"
+        return None
 
     def adopt(self, rules: Rules) -> None:
         """Go on under other rules; what was seen stays."""
@@ -158,14 +181,20 @@ class Loop:
         if not isinstance(self.state.hunt, Choosing):
             return [surveyed]
         # A survey takes time: look again before anybody is touched, so that memory which
-        # came back meanwhile saves a life.
-        return [self._sample(self._ports.now_ns()), surveyed]
+        # came back meanwhile saves a life. Who cannot look does not act on what was.
+        fresh = self._sample(self._ports.now_ns())
+        if isinstance(fresh, Missed):
+            return [fresh, Missed(fresh.now_ns, "survey", "memory could not be read after it")]
+        return [fresh, surveyed]
 
     def _stumble(self, error: Exception) -> None:
         now_ns = self._ports.now_ns()
         self.errors += 1
         sentence = f"internal error, the policy starts afresh: {type(error).__name__}: {error}"
-        self._ports.tell(Tell("error", sentence[:500], Level.NORMAL), now_ns)
+        try:
+            self._ports.tell(Tell("error", sentence[:500], Level.NORMAL), now_ns)
+        except Exception:  # noqa: BLE001 - what fails may be the telling itself
+            self.untold += 1
         self.state = under(self.state, self.rules)
         self._stumbles.append(now_ns)
         often = len(self._stumbles) == STUMBLES_MAX

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
+from forestall.core.sentence import plain
 from forestall.core.units import US
 
 
@@ -24,7 +25,7 @@ class Supervisor:
         owner = environment.get("WATCHDOG_PID", "")
         ours = not owner or owner == str(os.getpid())
         # Half the limit, as sd_watchdog_enabled(3) advises.
-        self.watchdog_ns = int(usec) * US // 2 if usec.isdigit() and ours else 0
+        self.watchdog_ns = int(usec) * US // 2 if usec.isdecimal() and ours else 0
         self._told_ns = 0
 
     @property
@@ -34,11 +35,11 @@ class Supervisor:
 
     def ready(self, status: str) -> None:
         """Say that the guard guards."""
-        self._send(f"READY=1\nSTATUS={status}\nMAINPID={os.getpid()}")
+        self._send(f"READY=1\nSTATUS={plain(status)}\nMAINPID={os.getpid()}")
 
     def status(self, status: str) -> None:
         """Set the line ``systemctl status`` shows."""
-        self._send(f"STATUS={status}")
+        self._send(f"STATUS={plain(status)}")
 
     def stopping(self) -> None:
         """Say that a stop is under way."""
@@ -49,6 +50,12 @@ class Supervisor:
         if self.watchdog_ns and now_ns - self._told_ns >= self.watchdog_ns:
             self._told_ns = now_ns
             self._send("WATCHDOG=1")
+
+    def close(self) -> None:
+        """Close the socket; what is said afterwards goes nowhere."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
     def _send(self, text: str) -> None:
         if self._socket is None:

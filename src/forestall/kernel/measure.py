@@ -98,6 +98,8 @@ class Scale:
                     swappable.add((int(data) - anon, int(name), anon, 0))
                 if anon >= largest.floor:
                     largest.add((anon, int(name), anon, 0))
+                elif anon >= floor:
+                    largest.dropped += 1
                 elif resident == b"0":
                     empty.append(name)
             except (OSError, ValueError) as error:

@@ -83,10 +83,11 @@ def parse_meminfo(raw: bytes) -> Memory:
     total_bytes = kib_field("meminfo", text, b"MemTotal:")
     if total_bytes == 0:
         reject("meminfo", "MemTotal is zero", raw)
+    available_bytes = kib_field("meminfo", text, b"MemAvailable:")
     swap_free_bytes = kib_field("meminfo", text, b"SwapFree:")
     return Memory(
         total_bytes=total_bytes,
-        available_bytes=kib_field("meminfo", text, b"MemAvailable:"),
+        available_bytes=available_bytes,
         swap_total_bytes=kib_field("meminfo", text, b"SwapTotal:"),
         swap_free_bytes=swap_free_bytes,
         swap_usable_bytes=swap_free_bytes,
@@ -98,9 +99,8 @@ def parse_holdings(raw: bytes, *, zram_bytes: int = 0) -> Holdings:
     """Read from /proc/meminfo where memory is when processes do not explain it.
 
     Cached includes shmem, and swap cache is apart from both.
-    Source: fs/proc/meminfo.c; Hugetlb, all sizes together, since Linux kernel
-    commit fcb2b0c577f1 ("mm: show total hugetlb memory consumption in /proc/meminfo")
-    (in v4.16), before that the pool of the default size.
+    Source: fs/proc/meminfo.c. Hugetlb counts huge pages of all sizes; where it is not
+    printed, the pool of the default size is all that can be told.
     Raises: KernelFormatError.
     """
     text = b"\n" + raw

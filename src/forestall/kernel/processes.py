@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 LEADING = 48
 """Rows proved afresh in every survey: the victim is one of them."""
+AFRESH = -1
+"""The rank of those that must be proved, whatever they hold."""
 LEADING_WARM = 512
 """In calm there is time to prove more."""
 IDENTITIES_MAX = 1024
@@ -137,7 +139,7 @@ class ProcessTable:
             self._identifier.forget_cgroups()
         rows = self._rows(present, holders)
         hidden = notes.hidden or self._only_uid is not None
-        return Surveyed(now_ns(), began_ns, rows, holdings, notes.dropped, hidden)
+        return Surveyed(now_ns(), began_ns, rows, holdings, notes.dropped, hidden, shared)
 
     def close(self) -> None:
         """Close the descriptor of /proc."""
@@ -177,22 +179,28 @@ class ProcessTable:
         """Meet the guard itself, and the parents that connect those already met.
 
         Race: a parent may have died and its number been given away since the child was read.
-        A parent that is younger than its child gives that away; the child is then read again.
+        A parent that is gone or younger than its child gives that away; the child is then
+        read again.
         """
         own = self._met(self._own_pid) or self._meet_small(self._own_pid, warm=warm)
         queue = [known for known in self._known.values() if known.seen == self._surveys]
         budget = ANCESTORS_MAX
         while queue and budget > 0:
             child = queue.pop()
-            parent = self._met(child.parent_pid)
-            if parent is None and child.parent_pid > 0:
+            parent_pid = child.parent_pid
+            if parent_pid <= 0:
+                continue
+            parent = self._met(parent_pid)
+            if parent is None:
                 budget -= 1
-                parent = self._meet_small(child.parent_pid, warm=warm)
+                parent = self._meet_small(parent_pid, warm=warm)
                 queue += [parent] if parent else []
-            if parent is not None and parent.id.start_ticks > child.id.start_ticks:
+            if parent is None or parent.id.start_ticks > child.id.start_ticks:
                 budget -= 1
-                again = self._meet(child.id.pid, 0, child.anon_pages, child.swap_bytes, warm=warm)
-                queue += [again] if again and again.parent_pid != parent.id.pid else []
+                again = self._meet(
+                    child.id.pid, AFRESH, child.anon_pages, child.swap_bytes, warm=warm
+                )
+                queue += [again] if again and again.parent_pid != parent_pid else []
         self._above = self._line_above(own)
 
     def _meet_holders(self, *, warm: bool) -> SharedHolders:
@@ -221,20 +229,17 @@ class ProcessTable:
         except (OSError, KernelFormatError, ProcessGone) as error:
             self._notes.take(error)
             return None
-        return self._meet(pid, 0, statm.anon_pages, 0, warm=warm)
+        return self._meet(pid, AFRESH, statm.anon_pages, 0, warm=warm)
 
     def _line_above(self, own: Known | None) -> frozenset[int]:
-        if own is None:
-            return self._above
+        """Walk from the guard up to init; where the line cannot be seen, the old one holds."""
         line: set[int] = set()
-        pid = own.parent_pid
-        while pid > 0 and pid not in line:
-            line.add(pid)
-            parent = self._known.get(pid)
-            if parent is None:
-                break
-            pid = parent.parent_pid
-        return frozenset(line)
+        current = own
+        while current is not None and current.parent_pid > 0 and current.parent_pid not in line:
+            line.add(current.parent_pid)
+            current = self._known.get(current.parent_pid)
+        whole = current is not None and current.parent_pid == 0
+        return frozenset(line) if whole else self._above | line
 
     # The answer.
 

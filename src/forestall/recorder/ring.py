@@ -63,7 +63,8 @@ class Ring:
         bytes_max: int,
         write: Callable[[str, bytes, bool], bool],
     ) -> None:
-        self.rules = rules
+        self._rules = rules
+        self._outgoing_rules = rules
         self._bytes_max = bytes_max
         self._write = write
         self._entries: deque[Entry] = deque()
@@ -107,10 +108,21 @@ class Ring:
             self.dropped += len(self._entries)
         else:
             self._outgoing = self._entries
+            self._outgoing_rules = self._rules
             self._name = name
             self._opened = False
         self._entries = deque()
         self._bytes = 0
+
+    def adopt(self, rules: Rules, name: str) -> None:
+        """Go on under other rules: what was recorded under the old ones ends here.
+
+        A record replays under the rules in its head, so it must not outlast them.
+        """
+        self.close_episode(name)
+        self._entries.clear()
+        self._bytes = 0
+        self._rules = rules
 
     @property
     def pending(self) -> bool:
@@ -143,7 +155,7 @@ class Ring:
             {
                 "record": "forestall",
                 "version": FORMAT_VERSION,
-                "rules": encode(self.rules),
+                "rules": encode(self._outgoing_rules),
                 "state": encode(first.state),
                 "dropped": self.dropped,
             }

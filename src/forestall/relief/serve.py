@@ -102,7 +102,7 @@ class Relief:
         return {"op": "reaped", "errno": error, "took_ns": now_ns() - began_ns}
 
     def _write(self, name: str, data: bytes, last: bool) -> dict[str, Any] | None:  # noqa: FBT001
-        if not self._record_dir or "/" in name or len(name) > RECORD_NAME_BYTES_MAX:
+        if not self._record_dir or not _is_record_name(name):
             return None
         os.makedirs(self._record_dir, mode=0o750, exist_ok=True)
         path = os.path.join(self._record_dir, name)
@@ -134,3 +134,9 @@ class Relief:
                 return
             os.unlink(path)
             total_bytes -= size_bytes
+
+
+def _is_record_name(name: str) -> bool:
+    """Accept what names one file in our folder; the rest is dropped."""
+    plain = name.isascii() and name.isprintable() and "/" not in name
+    return plain and name[:1] not in {"", "."} and len(name) <= RECORD_NAME_BYTES_MAX

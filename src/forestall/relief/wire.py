@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import array
 import marshal
+import os
 import socket
 
 from forestall.core.value import TYPE_CHECKING
@@ -45,9 +46,10 @@ def receive(end: socket.socket) -> tuple[dict[str, Any] | None, int | None]:
     """Receive one message and perhaps a descriptor, which then is the caller's to close.
 
     Returns: (None, None) when the other side is gone.
-    Raises: BlockingIOError when there is nothing.
+    Raises: BlockingIOError when there is nothing; ConnectionError for a packet that was
+    cut or is not ours, for then nothing that follows can be trusted either.
     """
-    data, ancillary, _flags, _address = end.recvmsg(
+    data, ancillary, flags, _address = end.recvmsg(
         PACKET_BYTES_MAX, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC
     )
     if not data:
@@ -56,5 +58,13 @@ def receive(end: socket.socket) -> tuple[dict[str, Any] | None, int | None]:
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS and len(payload) >= 4:
             fd = array.array("i", payload[:4])[0]
-    message = marshal.loads(data)  # noqa: S302 - our own child, over a socket nobody else holds
+    try:
+        if flags & socket.MSG_TRUNC:
+            raise ValueError("cut")
+        # Our own child, over a socket nobody else holds.
+        message = marshal.loads(data)  # noqa: S302
+    except (ValueError, EOFError, TypeError):
+        if fd is not None:
+            os.close(fd)
+        raise ConnectionError("a packet that cannot be read") from None
     return message if isinstance(message, dict) else {}, fd

@@ -1,0 +1,341 @@
+"""The process table: who is seen, who is known, who must not be touched."""
+
+import errno
+import itertools
+
+import pytest
+
+from forestall.core.model import ProcessId, Role, Standing
+from forestall.core.rules import Field, VictimRule
+from forestall.core.standing import Matcher
+from forestall.kernel import measure, processes
+from forestall.kernel.errors import ProcessGone
+from forestall.kernel.processes import ProcessTable, identify
+from tests.fakes.proc import FakeProc
+
+MIB_KIB = 1024
+MIB = 1024 * 1024
+OWN = 500
+
+RULES = (
+    VictimRule(Standing.AVOID, Field.NAME, "^db$", "databases"),
+    VictimRule(Standing.NEVER, Field.CMDLINE, "precious", "precious ones"),
+)
+
+
+@pytest.fixture
+def proc(tmp_path):
+    proc = FakeProc(tmp_path)
+    proc.process(1, comm="systemd", parent=0, anon_kib=2 * MIB_KIB, cgroup="/init.scope", start=1)
+    proc.process(OWN, comm="forestall", anon_kib=4 * MIB_KIB, cgroup="/g.service", group=OWN)
+    return proc
+
+
+def table(proc, *, rules=(), **options):
+    return ProcessTable(
+        str(proc.root),
+        matcher=Matcher(tuple(rules)),
+        own_pid=OWN,
+        page_bytes=proc.page_bytes,
+        clk_tck=100,
+        boot_ns=lambda: 60_000_000_000,
+        **options,
+    )
+
+
+def clock():
+    return itertools.count(1).__next__
+
+
+def rows(surveyed):
+    return {row.id.pid: row for row in surveyed.rows}
+
+
+def look(proc, **options):
+    return rows(table(proc).survey(clock(), **options))
+
+
+def test_a_row_says_what_the_kernel_says(proc):
+    proc.process(
+        100,
+        comm="hog",
+        start=2000,
+        parent=1,
+        group=90,
+        session=80,
+        state="D",
+        major_faults=33,
+        uid=1001,
+        anon_kib=64 * MIB_KIB,
+        file_kib=8 * MIB_KIB,
+        cgroup="/user.slice/a.scope",
+        adj=200,
+    )
+
+    row = look(proc)[100]
+
+    assert row.id == ProcessId(100, 2000)
+    assert (row.parent_pid, row.group_id, row.session_id) == (1, 90, 80)
+    assert (row.comm, row.state, row.uid, row.oom_score_adj) == ("hog", "D", 1001, 200)
+    assert (row.anon_bytes, row.swap_bytes, row.major_faults) == (64 * MIB, 0, 33)
+    assert (row.standing, row.rule, row.role) == (Standing.NORMAL, "", Role.NONE)
+    assert (row.cgroup, row.age_ns) == ("/user.slice/a.scope", 40_000_000_000)
+
+
+def test_the_clock_is_asked_before_and_after(proc):
+    surveyed = table(proc).survey(clock())
+
+    assert (surveyed.began_ns, surveyed.now_ns) == (1, 2)
+
+
+def test_small_processes_are_left_out_unless_they_connect_others(proc):
+    proc.process(100, anon_kib=100)
+    proc.process(101, parent=100, anon_kib=8 * MIB_KIB)
+    proc.process(102, parent=1, anon_kib=100)
+
+    seen = look(proc)
+
+    assert {100, 101} <= seen.keys()
+    assert 102 not in seen
+    assert seen[100].anon_bytes == 100 * 1024
+
+
+def test_kernel_threads_and_zombies_are_no_candidates(proc):
+    proc.kernel_thread(50)
+    proc.process(51, state="Z")
+    proc.process(52, anon_kib=8 * MIB_KIB)
+
+    seen = look(proc)
+
+    assert 52 in seen
+    assert not {50, 51} & seen.keys()
+
+
+def test_a_process_whose_first_thread_has_ended_is_seen_with_its_memory(proc):
+    """It shows as a zombie without memory, and is neither."""
+    proc.process(60, comm="headless", state="Z", threads=3)
+    for tid, anon_kib, state in ((60, 0, "Z"), (61, 32 * MIB_KIB, "R"), (62, 32 * MIB_KIB, "R")):
+        proc.process(900 + tid, state=state, anon_kib=anon_kib)
+        folder = proc.proc / f"60/task/{tid}"
+        folder.parent.mkdir(exist_ok=True)
+        (proc.proc / str(900 + tid)).rename(folder)
+
+    row = look(proc)[60]
+
+    assert (row.anon_bytes, row.state) == (32 * MIB, "R")
+
+
+def test_a_process_that_has_taken_a_kernel_threads_number_is_seen(proc):
+    proc.kernel_thread(50)
+    survey = table(proc).survey
+    survey(clock())
+    proc.process(50, comm="hog", start=9000, anon_kib=8 * MIB_KIB)
+
+    assert rows(survey(clock()))[50].comm == "hog"
+
+
+def test_swap_counts_when_swap_is_in_use(proc):
+    """Almost all of it is swapped out: RAM alone would not even show it."""
+    proc.process(100, anon_kib=200, swap_kib=512 * MIB_KIB, data_kib=600 * MIB_KIB)
+
+    assert 100 not in look(proc)
+    assert look(proc, swap_used=True)[100].swap_bytes == 512 * MIB
+
+
+def test_who_has_no_room_for_swap_is_not_asked(proc):
+    """Private writable address space bounds what can be swapped: asking costs 10 µs each."""
+    proc.process(100, anon_kib=8 * MIB_KIB, swap_kib=512 * MIB_KIB, data_kib=8 * MIB_KIB)
+
+    assert look(proc, swap_used=True)[100].swap_bytes == 0
+
+
+def test_never_init_the_guard_and_its_kin(proc):
+    shell = {"parent": 1, "cgroup": "/s.scope"}
+    proc.process(400, comm="bash", **shell)
+    proc.process(OWN, comm="forestall", parent=400, group=OWN, anon_kib=4096, cgroup="/s.scope")
+    proc.process(501, comm="worker", parent=OWN, anon_kib=8192)
+    proc.process(
+        502, comm="forestall-relie", parent=400, group=OWN, anon_kib=8192, cgroup="/s.scope"
+    )
+    proc.process(503, comm="hog", parent=400, group=OWN, anon_kib=8192, cgroup="/s.scope")
+    proc.process(
+        504, comm="forestall-fake", parent=400, group=504, anon_kib=8192, cgroup="/s.scope"
+    )
+    proc.process(505, comm="herald", parent=1, anon_kib=8192)
+    guarded = table(proc)
+    guarded.shield([505])
+
+    seen = rows(guarded.survey(clock()))
+    never = {pid: row.rule for pid, row in seen.items() if row.standing is Standing.NEVER}
+
+    assert never == {
+        1: "init",
+        OWN: "the guard itself",
+        400: "the guard's parent",
+        501: "part of the guard",
+        502: "part of the guard",
+        505: "part of the guard",
+    }
+    assert {503, 504} <= seen.keys()
+
+
+@pytest.mark.parametrize("adj", [-1000, -900])
+def test_who_was_shielded_from_the_kernel_is_avoided_unless_a_rule_speaks(proc, adj):
+    """A whole session can inherit -1000; it must not make everybody untouchable."""
+    proc.process(100, adj=adj, anon_kib=8192)
+    proc.process(101, comm="db", adj=adj, anon_kib=8192)
+    proc.process(102, adj=-899, anon_kib=8192)
+
+    seen = rows(table(proc, rules=RULES).survey(clock()))
+
+    assert (seen[100].standing, seen[100].rule) == (Standing.AVOID, f"oom_score_adj {adj}")
+    assert seen[101].rule == "databases"
+    assert seen[102].standing is Standing.NORMAL
+
+
+def test_the_command_line_is_read_in_calm_and_remembered(proc):
+    """Reading it can wait for the process, which may itself wait for memory."""
+    proc.process(100, cmdline="run precious", anon_kib=8192)
+    survey = table(proc, rules=RULES).survey
+
+    before = rows(survey(clock()))[100].standing
+    calm = rows(survey(clock(), warm=True))[100].standing
+    proc.write("proc/100/cmdline", b"something else\0")
+    after = rows(survey(clock()))[100].standing
+
+    assert (before, calm, after) == (Standing.NORMAL, Standing.NEVER, Standing.NEVER)
+
+
+def test_a_recycled_pid_is_known_for_who_it_is(proc):
+    proc.process(100, comm="db", start=100, anon_kib=8192)
+    survey = table(proc, rules=RULES).survey
+    survey(clock())
+    proc.process(100, comm="hog", start=200, anon_kib=8192)
+
+    row = rows(survey(clock()))[100]
+
+    assert (row.comm, row.id.start_ticks, row.standing) == ("hog", 200, Standing.NORMAL)
+
+
+def test_an_exec_changes_the_name_and_so_the_rule(proc):
+    """PID and start time stay; the shell that was spared is now the hog."""
+    proc.process(100, comm="db", start=100, anon_kib=8192)
+    survey = table(proc, rules=RULES).survey
+    survey(clock())
+    proc.process(100, comm="hog", start=100, anon_kib=8192)
+
+    assert rows(survey(clock()))[100].standing is Standing.NORMAL
+
+
+def test_of_many_the_leading_ones_are_proved_afresh(proc, monkeypatch):
+    monkeypatch.setattr(processes, "LEADING", 1)
+    proc.process(100, comm="big", major_faults=1, anon_kib=100 * MIB_KIB)
+    proc.process(101, comm="less", major_faults=1, anon_kib=50 * MIB_KIB)
+    survey = table(proc).survey
+    survey(clock())
+    proc.process(100, comm="big", major_faults=9, anon_kib=100 * MIB_KIB)
+    proc.process(101, comm="less", major_faults=9, anon_kib=50 * MIB_KIB)
+
+    seen = rows(survey(clock()))
+
+    assert (seen[100].major_faults, seen[101].major_faults) == (9, 1)
+
+
+def test_who_jumps_in_size_is_proved_afresh_too(proc, monkeypatch):
+    monkeypatch.setattr(processes, "LEADING", 0)
+    proc.process(100, comm="shell", start=100, anon_kib=2 * MIB_KIB)
+    survey = table(proc).survey
+    survey(clock())
+    proc.process(100, comm="hog", start=200, anon_kib=90 * MIB_KIB)
+
+    assert rows(survey(clock()))[100].comm == "hog"
+
+
+def test_a_parent_younger_than_its_child_is_not_its_parent(proc, monkeypatch):
+    """The parent died, its number was given away, and the child was not read since."""
+    monkeypatch.setattr(processes, "LEADING", 0)
+    proc.process(100, comm="father", start=100, anon_kib=8192)
+    proc.process(101, comm="child", start=200, parent=100, anon_kib=8192)
+    survey = table(proc).survey
+    survey(clock())
+    proc.remove(100)
+    proc.process(101, comm="child", start=200, parent=1, anon_kib=8192)
+    survey(clock())
+    proc.process(100, comm="stranger", start=300, anon_kib=90 * MIB_KIB)
+
+    assert rows(survey(clock()))[101].parent_pid == 1
+
+
+def test_rows_are_limited_and_the_rest_is_counted(proc, monkeypatch):
+    monkeypatch.setattr(measure, "ROWS_MAX", 10)
+    for pid in range(1000, 1030):
+        proc.process(pid, anon_kib=pid * 10)
+
+    surveyed = table(proc).survey(clock())
+    kept = {pid for pid in rows(surveyed) if pid >= 1000}
+
+    assert kept == set(range(1020, 1030))
+    assert surveyed.dropped == 20 + 2  # init and the guard come back as ancestors
+
+
+def test_new_faces_are_limited_and_the_rest_is_counted(proc, monkeypatch):
+    """A storm of new processes must not make the survey outlast the memory."""
+    monkeypatch.setattr(processes, "IDENTITIES_MAX", 5)
+    for pid in range(1000, 1010):
+        proc.process(pid, anon_kib=pid * 10)
+    survey = table(proc).survey
+
+    first = survey(clock())
+    second = survey(clock())
+
+    assert first.dropped > 0
+    assert len(second.rows) > len(first.rows)
+
+
+def test_others_are_left_out_without_root(proc):
+    proc.process(100, uid=1000, anon_kib=8192)
+    proc.process(101, uid=0, anon_kib=8192)
+
+    surveyed = table(proc, only_uid=1000).survey(clock())
+
+    assert 100 in rows(surveyed)
+    assert 101 not in rows(surveyed)
+    assert surveyed.hidden
+
+
+def test_a_hidden_proc_is_noticed(proc):
+    shown = table(proc).survey(clock())
+    proc.remove(1)
+
+    assert not shown.hidden
+    assert table(proc).survey(clock()).hidden
+
+
+def test_text_that_makes_no_sense_costs_its_process_only(proc):
+    proc.process(100, anon_kib=8192)
+    proc.process(101, anon_kib=8192)
+    proc.write("proc/100/stat", b"100 (x")
+    proc.process(102, anon_kib=8192)
+    proc.write("proc/102/statm", b"nonsense")
+
+    surveyed = table(proc).survey(clock())
+
+    assert 101 in rows(surveyed)
+    assert not {100, 102} & rows(surveyed).keys()
+    assert surveyed.dropped == 2
+
+
+def test_when_nothing_can_be_read_it_is_an_error_and_not_an_empty_machine(proc):
+    def out_of_descriptors(*_args, **_kwargs):
+        raise OSError(errno.EMFILE, "too many open files")
+
+    with pytest.raises(OSError, match="no process"):
+        table(proc, open_file=out_of_descriptors).survey(clock())
+
+
+def test_identify_tells_who_has_a_number_now(proc):
+    proc.process(100, start=4711)
+
+    assert identify(100, str(proc.root)) == ProcessId(100, 4711)
+    with pytest.raises(ProcessGone):
+        identify(101, str(proc.root))
