@@ -1,4 +1,7 @@
-"""``python3 -I -S -E …/forestall/herald/__main__.py``: herald as a service, settings from /etc."""
+"""``python3 -I -S -E …/forestall/herald/__main__.py [FILE…]``: herald as a service.
+
+Without files the settings are those of the machine.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ def main() -> None:
     from forestall.herald.runner import complain, run  # noqa: PLC0415
 
     try:
-        settings = load()
+        settings = load(sys.argv[1:] or None)
     except ConfigError as error:
         for problem in error.problems:
             complain("".join(char if char.isprintable() else "?" for char in str(problem)))

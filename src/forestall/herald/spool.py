@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
 from forestall.herald import event as events
 from forestall.herald import letter as letters
@@ -88,14 +89,22 @@ class Spool:
     Args:
         path: The file; its folder exists. MEMORY keeps nothing.
         say: Told in a sentence when the disk fails and when it is back.
+        read_only: Look at another process's spool; whatever is wrong raises.
+
+    Raises: sqlite3.Error, only when read-only.
     """
 
-    def __init__(self, path: str, say: Callable[[str], None]) -> None:
+    def __init__(self, path: str, say: Callable[[str], None], *, read_only: bool = False) -> None:
         self.path = path
         self._say = say
         self.on_disk = path != MEMORY
         self.epoch = 0
         """Rises when letters get other numbers, because they are kept elsewhere."""
+        if read_only:
+            self.on_disk = False
+            uri = f"file:{quote(path)}?mode=ro"
+            self._base = sqlite3.connect(uri, uri=True, timeout=_BUSY_S)
+            return
         try:
             self._base = _open(path)
         except sqlite3.Error as error:
