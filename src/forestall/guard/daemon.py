@@ -29,6 +29,7 @@ from forestall.guard.desk import Desk
 from forestall.guard.journal import Speaker
 from forestall.guard.loop import Loop, Ports
 from forestall.guard.supervisor import Supervisor
+from forestall.guard.telling import describe
 from forestall.kernel import libc
 from forestall.kernel.clock import now_ns, wall_ns
 from forestall.kernel.pressure import open_trigger
@@ -76,6 +77,7 @@ class Guard:
     def __init__(self, rules: Rules, options: Options, *, foreground: bool) -> None:
         self._options = options
         self._foreground = foreground
+        self._run_name = f"{wall_ns():x}"
         self._sequence = 0
         self._counts: dict[str, int] = {}
         self._stopping = False
@@ -397,17 +399,9 @@ class Guard:
 
     def _tell(self, tell: Tell, moment_ns: int) -> None:
         self._counts[tell.what] = self._counts.get(tell.what, 0) + 1
-        event: dict[str, Any] = {
-            "what": tell.what,
-            "sentence": tell.sentence,
-            "level": tell.level.value,
-            "time_ns": wall_ns(),
-            "monotonic_ns": moment_ns,
-            "trigger": tell.trigger,
-            "name": plain(tell.comm) if tell.comm else "",
-            "pid": tell.victim.pid if tell.victim else None,
-            "time_left_ns": tell.time_left_ns,
-        }
+        event = describe(
+            tell, self._loop.state, run=self._run_name, wall_ns=wall_ns(), moment_ns=moment_ns
+        )
         self._sequence = self._server.publish(event)
         if self._foreground and self._line_ns:
             self._speaker.line("\r\x1b[K" if sys.stderr.isatty() else "")
