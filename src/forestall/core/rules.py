@@ -80,6 +80,8 @@ class Trigger:
     stage: Stage
     conditions: tuple[Condition, ...]
     hold_ns: int = 0
+    action: str = ""
+    """What relief does at the stage relieve; empty: reclaim from cold cgroups."""
 
 
 class Field(Enum):
