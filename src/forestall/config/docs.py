@@ -66,7 +66,16 @@ for = "1s"
 
 [triggers.low]
 enabled = false
+
+[triggers.cache-at-medium]  # drop the page cache when less than 15% is available
+enabled = true
+
+[triggers.swap-above-half]  # and recycle swap when more than half of it is in use
+enabled = true
 ```
+
+The last two are known and off: the clean-up that many scripts do by themselves, here behind the
+same guards as `forestall clean`.
 
 """
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from forestall.core.events import Event, Relieve, Surveyed
-    from forestall.core.model import Standing
+    from forestall.core.model import ProcessId, Standing
     from forestall.core.state import State
 
 STALL_US = 70_000
