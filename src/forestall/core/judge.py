@@ -167,7 +167,7 @@ def _culprit(case: _Case) -> Part | None:
         return None
     single = _single(case, best)
     wanted = case.rules.family_share * case.growth
-    if single.blame >= wanted and single.frees_bytes >= MIN_FREES_BYTES:
+    if single.blame >= wanted and best.held_bytes >= MIN_FREES_BYTES:
         return single
     family = min(
         (part for part in case.parts if part.blame >= wanted),
@@ -177,7 +177,7 @@ def _culprit(case: _Case) -> Part | None:
     )
     if family is not None and not _enough_alone(case, single, family):
         return family
-    if single.blame >= CULPRIT_MIN_SHARE * case.growth and single.frees_bytes >= MIN_FREES_BYTES:
+    if single.blame >= CULPRIT_MIN_SHARE * case.growth and best.held_bytes >= MIN_FREES_BYTES:
         return single
     return _mixed_culprit(case)
 
