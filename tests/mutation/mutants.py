@@ -51,8 +51,8 @@ MUTANTS = (
     ),
     Mutant(
         "core/policy.py",
-        'if isinstance(seen.hunt, Calm | Choosing) and seen.memory is not None:',
-        'if isinstance(seen.hunt, Calm) and seen.memory is not None:',
+        "if isinstance(seen.hunt, Calm | Choosing) and seen.memory is not None:",
+        "if isinstance(seen.hunt, Calm) and seen.memory is not None:",
         "the kernel has just killed, and we end another one on top",
     ),
     Mutant(
@@ -142,8 +142,8 @@ MUTANTS = (
     ),
     Mutant(
         "core/hunt.py",
-        'tuple(victim for victim in hunt.victims if victim in hunt.left)',
-        'hunt.victims',
+        "tuple(victim for victim in hunt.victims if victim in hunt.left)",
+        "hunt.victims",
         "SIGKILL goes to members that have already left",
     ),
     # Who.
