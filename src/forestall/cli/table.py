@@ -34,8 +34,8 @@ SECTIONS: tuple[tuple[str, tuple[Row, ...]], ...] = (
             Row("scores", "scores", "Processes in the order in which they would be ended."),
             Row("top", "top", "The largest users of memory."),
             Row("explain", "explain", "Why a process stands where it stands."),
-            Row("memory", "memory", "Where the memory is."),
-            Row("watch", "watch", "Follow memory and the guard on a full screen."),
+            Row("memory", "memory", "Where memory is when processes do not explain it."),
+            Row("watch", "watch", "Follow memory: its level, who holds it, who could go."),
         ),
     ),
     (

@@ -162,7 +162,7 @@ def decide(
     """Act on a verdict, or ask for what it still lacks."""
     memory = seen.memory
     assert memory is not None
-    if shared_to_blame(seen) and not hunt.shared:
+    if shared_to_blame(seen) and not event.shared and not hunt.shared:
         # Processes do not explain the growth: find who holds shared memory before judging.
         return replace(seen, hunt=replace(hunt, shared=True)), (Survey(shared=True),)
     if not isinstance(verdict, Chosen):
