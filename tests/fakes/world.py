@@ -59,6 +59,11 @@ class Body:
     born_ns: int = 0
     thrashes: bool = False
 
+    @property
+    def immortal(self):
+        """Whether no signal of ours will end it."""
+        return self.stuck or self.refuses or self.refuses_kill
+
 
 @dataclass
 class World:

@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.mutation.mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
-LIMIT_S = 180
+LIMIT_S = 600
 TESTS = (
     "tests/unit/test_policy.py",
     "tests/unit/test_judge.py",

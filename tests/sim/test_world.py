@@ -55,7 +55,7 @@ def _one_at_a_time(world):
         if before is not None and set(request.victims) - set(before.victims):
             waited_ns = now_ns - before_ns
             first = set(before.victims) & world.bodies.keys()
-            stuck = [b for b in first if world.bodies[b].stuck or world.bodies[b].refuses]
+            stuck = [b for b in first if world.bodies[b].immortal]
             patient = waited_ns >= DEFAULT_RULES.kill_patience_ns
             assert len(stuck) == len(first) or patient, "a second victim while the first had time"
         elif before is not None and request.force is before.force is Force.TERM:
@@ -71,7 +71,7 @@ def _at_rest(world):
     mortal = [
         body
         for body in world.bodies.values()
-        if body.standing is not Standing.NEVER and not (body.stuck or body.refuses)
+        if body.standing is not Standing.NEVER and not body.immortal
     ]
     acted = [now for now, *_ in world.decisions if now >= since_ns - PATIENCE_NS]
     told = [now for now, t in world.told if t.what in {"nobody", "futile"}]
