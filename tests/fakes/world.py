@@ -81,6 +81,8 @@ class World:
     diary: list = field(default_factory=list)
     kernel_kills: int = 0
     stalls: int = 0
+    hasty: int = 0
+    """A second victim after memory was back, while the first was still dying."""
     sampled_ns: int = 0
     """When memory was last read with success."""
     left_files: float = 0.0
