@@ -26,6 +26,8 @@ class FakeScores(FakeProc):
 
     def scored(self, pid, *, tables_kib=0, score=None, **fields):
         """Write a process; its score follows from the kernel's formula unless one is given."""
+        # What is in swap is part of the private address space.
+        fields.setdefault("data_kib", fields.get("anon_kib", 0) + fields.get("swap_kib", 0))
         self.process(pid, **fields)
         anon, file = fields.get("anon_kib", 0), fields.get("file_kib", 0)
         swap, adj, uid = fields.get("swap_kib", 0), fields.get("adj", 0), fields.get("uid", 1000)

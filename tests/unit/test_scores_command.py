@@ -176,3 +176,21 @@ def test_it_runs_on_this_machine(capsys):
 
     assert code in {0, 1}
     assert json.loads(capsys.readouterr().out)["processes"] > 0
+
+
+def test_ctrl_c_ends_the_watch_with_130():
+    import signal
+    import subprocess
+    import sys
+
+    watch = subprocess.Popen(
+        [sys.executable, "-m", "forestall.cli.main", "scores", "--watch", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    first = watch.stdout.readline()
+    watch.send_signal(signal.SIGINT)
+    watch.communicate(timeout=30)
+
+    assert json.loads(first)["processes"] > 0
+    assert watch.returncode == 130

@@ -31,8 +31,8 @@ SECTIONS: tuple[tuple[str, tuple[Row, ...]], ...] = (
     (
         "Who would go",
         (
-            Row("scores", "scores", "Processes in the order in which they would be ended."),
-            Row("top", "top", "The largest users of memory."),
+            Row("scores", "scores", "Processes by the kernel's score, and who would go next."),
+            Row("top", "top", "The same live, with actions through the guard."),
             Row("explain", "explain", "Why a process stands where it stands."),
             Row("memory", "memory", "Where memory is when processes do not explain it."),
             Row("watch", "watch", "Follow memory: its level, who holds it, who could go."),
@@ -51,8 +51,8 @@ SECTIONS: tuple[tuple[str, tuple[Row, ...]], ...] = (
             Row("protect", "protect", "Protect processes from the kernel's killer."),
             Row("unit", "unit", "Write memory limits and protection for a systemd unit."),
             Row("clean", "clean", "Free what is safe to free."),
-            Row("alert", "alert", "Send an alert."),
-            Row("alerts", "alerts", "Configure and test where alerts go."),
+            Row("alert", "alert", "Send a test, or a message of your own, where alerts go."),
+            Row("alerts", "alerts", "Which alerts were sent, which wait, which failed, and why."),
             Row("agent", "agent", "Show the guard's warnings on this desktop."),
         ),
     ),

@@ -83,6 +83,8 @@ class Trigger:
     stage: Stage
     conditions: tuple[Condition, ...]
     hold_ns: int = 0
+    action: str = ""
+    """What relief does at the stage relieve; empty: reclaim from cold cgroups."""
 
 
 class Field(Enum):
@@ -251,6 +253,15 @@ DEFAULT_TRIGGERS = (
             above(Signal.REFAULTS, 8.0 * MIB, 2 * SECOND),
         ),
         hold_ns=1 * SECOND,
+    ),
+    Trigger(
+        "prolonged",
+        Stage.KILL,
+        (
+            available(Limit(0.03, 1 * GIB)),
+            above(Signal.STALL_FULL, 0.28, 10 * SECOND),
+        ),
+        hold_ns=3 * SECOND,
     ),
     Trigger(
         "soon",

@@ -22,13 +22,14 @@ from forestall.core.standing import Matcher
 from forestall.core.state import Calm
 from forestall.core.units import MINUTE, MS, SECOND, human_bytes, human_ns, human_share
 from forestall.core.value import TYPE_CHECKING
-from forestall.effects import protect
+from forestall.effects import adjust, protect
 from forestall.effects.end import EndProcess
 from forestall.guard import selftest
 from forestall.guard.desk import Desk
 from forestall.guard.journal import Speaker
 from forestall.guard.loop import Loop, Ports
 from forestall.guard.supervisor import Supervisor
+from forestall.guard.telling import describe
 from forestall.kernel import libc
 from forestall.kernel.clock import now_ns, wall_ns
 from forestall.kernel.pressure import open_trigger
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from forestall.core.events import Event, Relieve, Surveyed
+    from forestall.core.model import ProcessId, Standing
     from forestall.core.state import State
 
 STALL_US = 70_000
@@ -75,6 +77,7 @@ class Guard:
     def __init__(self, rules: Rules, options: Options, *, foreground: bool) -> None:
         self._options = options
         self._foreground = foreground
+        self._run_name = f"{wall_ns():x}"
         self._sequence = 0
         self._counts: dict[str, int] = {}
         self._stopping = False
@@ -118,6 +121,8 @@ class Guard:
             reloaded=self._adopt,
             perform=self._perform,
             identify=identify,
+            adjust=self._adjust,
+            mark=self._mark,
         )
         self._server = Server(options.socket_path, desk.handlers())
 
@@ -375,22 +380,28 @@ class Guard:
         self._tell(Tell("ended", sentence, self._loop.state.level, comm=request.comm), moment_ns)
         return news
 
+    def _adjust(
+        self,
+        process: ProcessId,
+        adj: int,
+        raise_only: bool,  # noqa: FBT001 - a port
+    ) -> adjust.Adjusted | adjust.Denied:
+        if self._options.dry_run:
+            return adjust.Denied("the guard is in dry run and changes nothing")
+        return adjust.adjust(process, adj, raise_only=raise_only)
+
+    def _mark(self, process: ProcessId, standing: Standing | None, why: str) -> Standing | None:
+        # New rules bring a new table, so its method cannot be handed out once.
+        return self._table.mark(process, standing, why)
+
     def _relieve(self, request: Relieve) -> None:
         self._hand.relieve(request.action)
 
     def _tell(self, tell: Tell, moment_ns: int) -> None:
         self._counts[tell.what] = self._counts.get(tell.what, 0) + 1
-        event: dict[str, Any] = {
-            "what": tell.what,
-            "sentence": tell.sentence,
-            "level": tell.level.value,
-            "time_ns": wall_ns(),
-            "monotonic_ns": moment_ns,
-            "trigger": tell.trigger,
-            "name": plain(tell.comm) if tell.comm else "",
-            "pid": tell.victim.pid if tell.victim else None,
-            "time_left_ns": tell.time_left_ns,
-        }
+        event = describe(
+            tell, self._loop.state, run=self._run_name, wall_ns=wall_ns(), moment_ns=moment_ns
+        )
         self._sequence = self._server.publish(event)
         if self._foreground and self._line_ns:
             self._speaker.line("\r\x1b[K" if sys.stderr.isatty() else "")
@@ -415,6 +426,7 @@ class Guard:
     def _adopt(self, rules: Rules) -> None:
         table = self._processes(rules)  # raises before anything is changed
         table.shield({self._hand.pid})
+        table.marks = self._table.marks
         self._table.close()
         self._table = table
         self._ring.adopt(rules, self._record_name())
@@ -441,6 +453,10 @@ class Guard:
             "events": dict(self._counts),
             "lacks": list(self._lacks),
             "sequence": self._sequence,
+            "marks": [
+                {"pid": one.pid, "start_ticks": one.start_ticks, "standing": mark.value, "why": why}
+                for one, (mark, why) in self._table.marks.items()
+            ],
             "kernel": self._sampler.describe(),
         }
 

@@ -76,10 +76,16 @@ class Explanation:
     """Whom the guard would end if this one were protected."""
 
 
-def explain(scores: Scores, scene: Scene, pid: int) -> Explanation | None:
+def explain(
+    scores: Scores, scene: Scene, pid: int, *, places_max: int = PLACES_MAX
+) -> Explanation | None:
     """Explain a process's place in a scene that was taken with every portrait.
 
     None if it is in the scene no more.
+
+    Args:
+        places_max: How far down the guard's order it is looked for.
+
     Raises: ProcessGone; OSError; KernelError.
     """
     scored = next((one for one in scene.look.scored if one.id.pid == pid), None)
@@ -88,7 +94,7 @@ def explain(scores: Scores, scene: Scene, pid: int) -> Explanation | None:
         return None
     machine = scene.look.machine
     rivals = _rivals(scene.look.scored)
-    place, words, without = _guard(scores, scored)
+    place, words, without = _guard(scores, scored, places_max)
     return Explanation(
         scored=scored,
         portrait=portrait,
@@ -201,20 +207,20 @@ def _what_if(
     )
 
 
-def _guard(scores: Scores, scored: Scored) -> tuple[int | None, str, str]:
+def _guard(scores: Scores, scored: Scored, places_max: int) -> tuple[int | None, str, str]:
     ranking = scores.ranking
     row = ranking.row_of(scored.id.pid)
     if row is None or row.id != scored.id:
         return None, "too small to be worth ending, or not to be seen", ""
-    order = ranking.order()
+    order = ranking.order(places_max)
     place = next((rank for rank, one in enumerate(order, 1) if scored.id in one.members), None)
     words = protection(row)
     if place is not None:
         choice = order[place - 1].choice
         if choice.processes > 1:
             words += f"; it would go with {choice.name} and its {choice.processes} processes"
-    elif len(order) == PLACES_MAX:
-        words += f"; it is not among the first {PLACES_MAX}"
+    elif len(order) == places_max:
+        words += f"; it is not among the first {places_max}"
     else:
         words += "; it would not be ended"
     without = ranking.choose(frozenset({scored.id}))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from forestall.core.census import Census, blame_of, count
 from forestall.core.judge import Chosen, judge
-from forestall.core.model import Role, Standing
+from forestall.core.model import ProcessId, Role, Standing
 from forestall.core.sentence import plain
 from forestall.core.standing import Matcher
 from forestall.core.units import human_bytes
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from forestall.core.census import Blame
-    from forestall.core.model import Holdings, Memory, ProcessId, Row
+    from forestall.core.model import Holdings, Memory, Row
     from forestall.core.rules import Rules
 
 NOBODY = -1
@@ -107,6 +107,18 @@ class Ranking:
         self.hidden = surveyed.hidden
         self._census = count(self._census, surveyed.now_ns, self.rows, memory.shmem_bytes)
         self._memory, self._holdings = memory, holdings
+
+    def take_marks(self, status: Mapping[str, Any] | None) -> None:
+        """Take over what people told the running guard of single processes."""
+        facts = (status or {}).get("guard")
+        said = facts.get("marks") if isinstance(facts, dict) else None
+        self._table.marks.clear()
+        for one in said if isinstance(said, list) else ():
+            try:
+                process = ProcessId(int(one["pid"]), int(one["start_ticks"]))
+                self._table.mark(process, Standing(one["standing"]), str(one["why"]))
+            except (KeyError, TypeError, ValueError):
+                continue  # a guard of another version
 
     def choose(self, spared: frozenset[ProcessId] = frozenset()) -> Choice:
         """Say who would be ended next."""

@@ -107,7 +107,9 @@ class Scores:
         # A walk over page tables takes the lock of a process that may be struggling.
         calm = memory.used_share <= DANGER_SHARE
         look = self.looker.look(portraits_max=portraits_max, pss=pss and calm, keep=keep)
+        self.ranking.take_marks(status)
         guard = self._guard(told, memory, status=status, kernel=look.kernel)
+        guard = _still_there(guard, look)
         return Scene(
             now_ns=moment_ns,
             look=look,
@@ -169,6 +171,20 @@ class Scores:
         return tuple(notes)
 
 
+def _still_there(guard: Choice, look: Look) -> Choice:
+    # The guard looks seldom while there is no need to; whom it named may have ended since.
+    if not guard.told or guard.pid is None:
+        return guard
+    if any(
+        (one.id.pid, one.id.start_ticks) == (guard.pid, guard.start_ticks) for one in look.scored
+    ):
+        return guard
+    if look.hidden:
+        return guard
+    why = f"{guard.name} ({guard.pid}), whom it named last, is gone"
+    return Choice(pid=None, why=why, told=True, age_ns=guard.age_ns)
+
+
 def difference(look: Look, guard: Choice, rows: tuple[Row, ...]) -> str:
     """Say why the kernel and the guard would not take the same process."""
     kernel = look.kernel
@@ -177,7 +193,8 @@ def difference(look: Look, guard: Choice, rows: tuple[Row, ...]) -> str:
     if kernel.pid is None:
         return f"The kernel would take nobody: {kernel.why}."
     if guard.pid is None:
-        return f"The guard would end nobody: {guard.why}."
+        said = "has named nobody" if guard.told else "would end nobody"
+        return f"The guard {said}: {guard.why}."
     by_pid = {one.id.pid: one for one in look.scored}
     row = next((row for row in rows if row.id.pid == kernel.pid), None)
     reasons = [

@@ -43,6 +43,8 @@ IDENTITIES_MAX = 1024
 ANCESTORS_MAX = 1024
 JUMP_BYTES = 64 * 1024 * 1024
 """Who has grown or shrunk by so much since the last survey may be somebody else."""
+MARKS_MAX = 256
+"""Standings given by people at run time; the oldest is forgotten first."""
 OUR_NAME = "forestall"
 """Our helpers carry this as the beginning of their names."""
 
@@ -96,6 +98,17 @@ class ProcessTable:
         self._surveys = 0
         self._identities = 0
         self._notes = Notes()
+        self.marks: dict[ProcessId, tuple[Standing, str]] = {}
+        """What people said of single processes; it goes before all rules."""
+
+    def mark(self, process: ProcessId, standing: Standing | None, why: str) -> Standing | None:
+        """Give a process a standing until it ends, or take it back; returns the mark before."""
+        before = self.marks.pop(process, None)
+        if standing is not None:
+            self.marks[process] = standing, why
+            if len(self.marks) > MARKS_MAX:
+                del self.marks[next(iter(self.marks))]
+        return None if before is None else before[0]
 
     def shield(self, pids: Iterable[int]) -> None:
         """Name processes that belong to the guard: relief, herald."""
@@ -326,7 +339,7 @@ class ProcessTable:
             and known.comm.startswith(OUR_NAME)
         ):
             return Standing.NEVER, "part of the guard"
-        return known.judgement()
+        return self.marks.get(known.id) or known.judgement()
 
 
 def identify(pid: int, root: str = "/") -> ProcessId:
