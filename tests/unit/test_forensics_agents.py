@@ -36,8 +36,8 @@ CASES = [
      "d.play.games.ui"),
     ("lmkd[9]: Kill 'com.app' (57), uid 10123, oom_score_adj 900 to free 45678kB rss", "lmkd", 57,
      "com.app"),
-    ("forestall[77]: ended 57 (leaker)", "forestall", 57, "leaker"),
-    ("forestall[77]: ended 57 ((sd-pam)), 3.1 GiB back", "forestall", 57, "(sd-pam)"),
+    ("forestall[77]: sent SIGKILL to 57 (leaker)", "forestall", 57, "leaker"),
+    ("forestall: ended: sent SIGTERM to 57 ((sd-pam)) and 3 more", "forestall", 57, "(sd-pam)"),
 ]  # fmt: skip
 
 

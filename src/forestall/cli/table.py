@@ -34,8 +34,8 @@ SECTIONS: tuple[tuple[str, tuple[Row, ...]], ...] = (
             Row("scores", "scores", "Processes by the kernel's score, and who would go next."),
             Row("top", "top", "The same live, with actions through the guard."),
             Row("explain", "explain", "Why a process stands where it stands."),
-            Row("memory", "memory", "Where the memory is."),
-            Row("watch", "watch", "Follow memory and the guard on a full screen."),
+            Row("memory", "memory", "Where memory is when processes do not explain it."),
+            Row("watch", "watch", "Follow memory: its level, who holds it, who could go."),
         ),
     ),
     (

@@ -41,10 +41,12 @@ or `uid`:
 
 ```toml
 [victims]
-never = ["^payments$", { unit = "^database@" }]
+never = ["^payments$", { unit = "^database@", oom_score_adj = -500 }]
 avoid_more = [{ exe = "^/opt/backup/" }]
 prefer_more = [{ cmdline = "--type=renderer" }, { uid = 1001 }]
 ```
+
+`oom_score_adj` in an entry is what `forestall protect` gives to the processes it matches.
 
 The first rule that matches a process counts: `never` before all; then what was written
 in files, then what is built in; within these `avoid`, `normal`, `prefer`.

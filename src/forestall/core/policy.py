@@ -26,9 +26,15 @@ from forestall.core.hunt import decide, due, gone, missed, pursue, refused, shar
 from forestall.core.judge import Chosen, judge
 from forestall.core.model import Level, Memory, Stage
 from forestall.core.pace import survey_due
-from forestall.core.signals import acting_ceiling_bytes, all_hold, ceiling_bytes, level_of
+from forestall.core.signals import (
+    acting_ceiling_bytes,
+    all_hold,
+    amounts,
+    ceiling_bytes,
+    level_of,
+)
 from forestall.core.state import Calm, Ceilings, Choosing, Prospect, Settling, State
-from forestall.core.trend import extend, headroom_bytes, time_left_ns
+from forestall.core.trend import POINT_NS, extend, headroom_bytes, time_left_ns
 from forestall.core.units import MS, SECOND, human_bytes, human_ns, human_share
 from forestall.core.value import TYPE_CHECKING, replace
 
@@ -111,8 +117,10 @@ def _sampled(state: State, event: Sampled, rules: Rules) -> tuple[State, tuple[R
 
 def _falls_fast(then_ns: int, then_bytes: int, now_ns: int, memory: Memory) -> bool:
     lost_bytes = then_bytes - memory.available_bytes - memory.swap_usable_bytes
-    span_ns = now_ns - then_ns
-    return span_ns > 0 and lost_bytes * SECOND > FALL_SHARE_PER_S * memory.total_bytes * span_ns
+    # At least the distance of two points: the kernel counts in batches for each processor, and
+    # over a tick of 10 ms their jitter alone would be a fast fall.
+    span_ns = max(now_ns - then_ns, POINT_NS)
+    return lost_bytes * SECOND > FALL_SHARE_PER_S * memory.total_bytes * span_ns
 
 
 def _ceilings(ceilings: Ceilings | None, memory: Memory, rules: Rules) -> Ceilings:
@@ -124,7 +132,11 @@ def _ceilings(ceilings: Ceilings | None, memory: Memory, rules: Rules) -> Ceilin
     ):
         return ceilings
     return Ceilings(
-        total, swap_total, ceiling_bytes(rules, memory), acting_ceiling_bytes(rules, memory)
+        total,
+        swap_total,
+        ceiling_bytes(rules, memory),
+        acting_ceiling_bytes(rules, memory),
+        amounts(rules, memory),
     )
 
 
@@ -191,7 +203,7 @@ def _triggers(seen: State, memory: Memory, rules: Rules, requests: list[Request]
 
 
 def _out_of_reach(seen: State, rules: Rules, requests: list[Request]) -> State:
-    if any(since is not None for since in seen.holding):
+    if seen.holding.count(None) != len(seen.holding):
         seen = replace(seen, holding=(None,) * len(rules.triggers))
     if isinstance(seen.hunt, Calm):
         return seen

@@ -7,6 +7,8 @@ oldest remembered point inside the window, so it needs no smoothing constants.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 from forestall.core.model import Activity, Memory
 from forestall.core.units import MS, SECOND
 from forestall.core.value import TYPE_CHECKING, value
@@ -168,11 +170,14 @@ def surge_left_ns(trail: Trail, now_ns: int, memory: Memory) -> int | None:
     """Time until memory and swap are gone at the fastest pace of the last seconds.
 
     Once memory is short, reclaim holds the greedy back and the present pace flatters:
-    what counts is what they want. None when nothing fell.
+    what counts is what they want. None when nothing fell, or no more over the last
+    two seconds.
     Cost: one walk over at most 60 points.
     """
     pace = 0.0
     points = trail.points
+    if falling_per_s(trail, now_ns, headroom_bytes(memory), 2 * SECOND) <= 0.0:
+        return None
     late = len(points)
     for early in range(len(points) - 1, -1, -1):
         first = points[early]
@@ -241,10 +246,6 @@ def _recent(points: tuple[Moment, ...], now_ns: int) -> tuple[Moment, ...]:
 
 
 def _oldest_within(points: tuple[Moment, ...], since_ns: int) -> Moment:
-    # The trail is short and usually asked for its last seconds: walk from the end.
-    found = points[-1]
-    for point in reversed(points):
-        if point.now_ns < since_ns:
-            break
-        found = point
-    return found
+    # Moments are tuples that begin with their time, so a bare time sorts just before its moment.
+    index = bisect_left(points, (since_ns,))  # type: ignore[type-var]
+    return points[min(index, len(points) - 1)]

@@ -150,10 +150,9 @@ AGENTS: tuple[Row, ...] = (
     ),
     _row(
         "forestall",
-        "ended ",
-        r"""\bforestall(?:-guard)?(?:\[\d+\])?:?\ (?:.{0,40}?\b)?
-        ended\ (?P<pid>\d+)\ \((?P<comm>.*?)\)
-        (?=[\s,;:.]|$)(?:[^\n]*?\breason[=:]\ ?(?P<reason>.*))?""",
+        "sent SIG",
+        r"""\bforestall(?:\[\d+\])?:\ (?:ended:\ )?sent\ SIG(?:TERM|KILL)\ to\ (?P<pid>\d+)
+        \ \((?P<comm>.*?)\)(?=$|\ and\ \d+\ more)""",
     ),
 )
 

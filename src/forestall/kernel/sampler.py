@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 PRESSURE_BYTES = 256
 """Two lines of at most 100 bytes."""
+VMSTAT_BYTES = 16 * 1024
+VMSTAT_LAST = b"\noom_kill "
+"""Stands behind all other counters that are asked for, on every kernel (mm/vmstat.c)."""
 
 
 class Sampler:
@@ -182,7 +185,11 @@ class Sampler:
         if self._vmstat is None:
             return None
         try:
-            return parse_vmstat(self._vmstat.read())
+            raw = self._vmstat.head(VMSTAT_BYTES)
+            # To ask for the end would have the kernel format all of it once more.
+            if VMSTAT_LAST not in raw:
+                raw = self._vmstat.read()
+            return parse_vmstat(raw)
         except (OSError, KernelFormatError):
             self.activity_errors += 1
             return None
