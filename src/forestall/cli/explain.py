@@ -55,6 +55,9 @@ def command(ctx: click.Context, pid: int, as_json: bool, socket: str | None) -> 
     try:
         scores = Scores(rules, guard_pid=guard_pid(status), rank=True)
         scene = scores.look(portraits_max=None, status=status)
+    except (OSError, KernelError) as error:
+        _complain(ctx, f"the processes cannot be read here: {error}", exits.KERNEL)
+    try:
         found = explain(scores, scene, pid)
         spared = None if found else scores.looker.portrait(pid)
     except ProcessGone:
