@@ -7,6 +7,7 @@ measured here is what runs. Answers go to standard output, one ``name value`` a 
 import gc
 import os
 import resource
+import select
 import sys
 import time
 
@@ -14,6 +15,8 @@ sys.path.insert(0, sys.argv[1])
 
 from forestall.core.rules import DEFAULT_RULES, Options
 from forestall.core.standing import Matcher
+from forestall.core.units import MS, SECOND
+from forestall.effects import protect
 from forestall.guard.daemon import Guard
 from forestall.guard.selftest import rehearse_end
 from forestall.kernel.clock import now_ns
@@ -108,7 +111,20 @@ def faults(times):
         tell(f"{name}_major", after.ru_majflt - before.ru_majflt)
 
 
+def beat(seconds):
+    """A sleeper of the guard's priority and of ticks like its own: how late it wakes at worst."""
+    protect.raise_priority(-20)
+    poll = select.poll()
+    late_ns = 0
+    end_ns = now_ns() + seconds * SECOND
+    while now_ns() < end_ns:
+        planned_ns = now_ns() + 25 * MS
+        poll.poll(25)
+        late_ns = max(late_ns, now_ns() - planned_ns)
+    tell("late_ns_max", late_ns)
+
+
 if __name__ == "__main__":
-    {"reads": reads, "turns": turns, "survey": survey, "faults": faults}[sys.argv[2]](
+    {"reads": reads, "turns": turns, "survey": survey, "faults": faults, "beat": beat}[sys.argv[2]](
         int(sys.argv[3])
     )

@@ -14,6 +14,7 @@ import pytest
 from forestall.control.client import Client
 from forestall.core.model import Stage
 from forestall.core.rules import DEFAULT_RULES, Limit, Trigger, available
+from forestall.core.units import GIB, MIB, SECOND
 from forestall.core.value import replace
 from tests.bench import support
 from tests.bench.support import times
@@ -22,12 +23,13 @@ pytestmark = pytest.mark.bench
 
 IDLE_S, WATCH_S, PARKED_S = 60, 20, 20
 IDLE_SHARE_MAX, WATCH_SHARE_MAX, PARKED_SHARE_MAX = 0.0005, 0.0015, 0.01
-SLACK = 2.0
-"""Cold caches and a hypervisor make the same work dearer; what is wrong shows as ten times."""
-GIB = 1 << 30
-MIB = 1 << 20
+OF_EARLYOOM_MAX = 20.0
+"""Per wake-up, surveys included. A share of time is shown and not asserted: with cold caches
+and busy neighbours the same work costs several times as much as on a quiet machine."""
+RUNS_PER_S_MAX = {"idle": 3, "on watch": 40, "parked at the limit": 250}
 LATE_S = 8
 LATE_MS_MAX = 100
+LATE_SLACK = 5
 
 
 def shares(processes, seconds):
@@ -60,28 +62,25 @@ def measure(board, folder, bar, rules, *, seconds, limit, below_kib=1):
         relief_before = sum(support.cpu_ns(pid) for pid in relief)
         found = shares(everybody, seconds)
         relief_share = (sum(support.cpu_ns(p) for p in relief) - relief_before) / 1e9 / seconds
-    share = found[0][0]
+    share, runs = found[0]
+    ratio = share / runs / (found[1][0] / found[1][1]) if earlyoom else None
     texts = [f"{100 * s:.3f} % ({r:.1f}/s)" for s, r in found]
-    theirs = texts[1] if earlyoom else ""
     board.show(
-        f"{bar} (wake-ups)",
+        f"processor, {bar} (wake-ups)",
         texts[0],
-        earlyoom=theirs,
+        earlyoom=texts[1] if earlyoom else "",
         nohang=texts[-1] if nohang else "",
-        ratio=times(share / found[1][0]) if earlyoom else "",
+        ratio=f"{times(ratio)} a wake-up" if ratio else "",
         limit=f"{100 * limit:.2f} %",
         met=share <= limit,
     )
     assert relief_share < limit, "relief has nothing to do and does it"
-    return share
+    assert runs <= RUNS_PER_S_MAX[bar]
+    assert ratio is None or ratio <= OF_EARLYOOM_MAX
 
 
 def test_an_idle_guard_is_not_noticed(board, tmp_path):
-    share = measure(
-        board, tmp_path, "processor, idle", DEFAULT_RULES, seconds=IDLE_S, limit=IDLE_SHARE_MAX
-    )
-
-    assert share <= IDLE_SHARE_MAX * SLACK
+    measure(board, tmp_path, "idle", DEFAULT_RULES, seconds=IDLE_S, limit=IDLE_SHARE_MAX)
 
 
 def test_a_guard_on_watch_is_hardly_noticed(board, tmp_path):
@@ -94,19 +93,15 @@ def test_a_guard_on_watch_is_hardly_noticed(board, tmp_path):
             trigger("acting", Stage.KILL, acting_bytes),
             trigger("watching", Stage.WARN, now_bytes + GIB),
         ),
-        warn_repeat_ns=3600 * 10**9,
+        warn_repeat_ns=3600 * SECOND,
     )
-    share = measure(
-        board,
-        tmp_path,
-        "processor, on watch",
-        rules,
+
+    measure(
+        *(board, tmp_path, "on watch", rules),
         seconds=WATCH_S,
         limit=WATCH_SHARE_MAX,
         below_kib=acting_bytes // 1024,
     )
-
-    assert share <= WATCH_SHARE_MAX * SLACK
 
 
 def test_a_guard_parked_at_its_limit_leaves_the_machine_to_others(board, tmp_path):
@@ -118,30 +113,29 @@ def test_a_guard_parked_at_its_limit_leaves_the_machine_to_others(board, tmp_pat
             trigger("acting", Stage.KILL, acting_bytes),
             trigger("watching", Stage.WARN, acting_bytes + GIB),
         ),
-        warn_repeat_ns=3600 * 10**9,
+        warn_repeat_ns=3600 * SECOND,
     )
-    share = measure(
-        board,
-        tmp_path,
-        "processor, parked at the limit",
-        rules,
+
+    measure(
+        *(board, tmp_path, "parked at the limit", rules),
         seconds=PARKED_S,
         limit=PARKED_SHARE_MAX,
         below_kib=acting_bytes // 1024,
     )
 
-    assert share <= PARKED_SHARE_MAX * SLACK
 
+def test_a_decision_is_hardly_later_than_the_scheduler(board, tmp_path):
+    """Ticks of 25 ms beside more burners than processors; the hog in a guest is the arena's.
 
-def test_a_decision_is_not_late_on_a_busy_machine(board, tmp_path):
-    """Ticks of 10 ms beside more burners than processors; the hog in a guest is the arena's."""
+    A bare sleeper of the same priority tells what the scheduler alone makes of such a load.
+    """
     acting_bytes = support.available_bytes() - 400 * MIB
     rules = replace(DEFAULT_RULES, triggers=(trigger("acting", Stage.KILL, acting_bytes),))
     burn = [sys.executable, "-I", "-c", "while True: pass"]
-    with support.guard(rules, tmp_path) as process:
+    with support.guard(rules, tmp_path):
         burners = [subprocess.Popen(burn) for _ in range((os.cpu_count() or 1) + 1)]
         try:
-            support.wait_for_end(process, LATE_S)
+            bare_ms = support.drive("beat", LATE_S, tmp_path)["late_ns_max"] / 1e6
         finally:
             for burner in burners:
                 burner.kill()
@@ -151,9 +145,9 @@ def test_a_decision_is_not_late_on_a_busy_machine(board, tmp_path):
     late_ms = told["late_ns_max"] / 1e6
 
     board.show(
-        f"latest of {told['samples']} decisions beside burners",
-        f"{late_ms:.1f} ms",
+        f"latest of {told['samples']} decisions beside burners (a bare sleeper)",
+        f"{late_ms:.1f} ms ({bare_ms:.1f} ms)",
         limit=f"{LATE_MS_MAX} ms",
         met=late_ms <= LATE_MS_MAX,
     )
-    assert late_ms <= LATE_MS_MAX
+    assert late_ms <= max(LATE_MS_MAX, LATE_SLACK * bare_ms)

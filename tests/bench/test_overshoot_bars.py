@@ -1,4 +1,4 @@
-"""How far a hog of 12 GiB/s gets past the limit before it is dead, among 200 processes.
+"""How far a hog at full speed (12 GiB/s with huge pages) gets past the limit, among 200 processes.
 
 The limit lies 1 GiB below what is available now, so no shortage is made. The hog is on a
 leash of 2.5 GiB, runs as a user of its own, and the guard may touch that user only; another
@@ -12,12 +12,14 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 
 import pytest
 
 from forestall.core.model import Stage
 from forestall.core.rules import DEFAULT_RULES, Limit, Trigger, available
+from forestall.core.units import GIB, MIB
 from forestall.core.value import replace
 from tests.bench import support
 from tests.bench.support import times
@@ -31,7 +33,9 @@ SPARE_BYTES = 8 << 30
 """Not measured on a machine with less to spare."""
 PROCESSES = 200
 TURNS = 5
-MIB = 1 << 20
+FILL_S_MAX = 3
+FILL_GIB_PER_S_MIN = 1.0
+"""A slower hog proves nothing: a guest whose host hands out memory late has such hogs."""
 OVERSHOOT_MIB_MAX = 64
 SLACK = 2.0
 """Other work on the machine takes and gives memory too, and the processor."""
@@ -69,8 +73,20 @@ def touched_bytes(progress):
     return int.from_bytes(os.pread(progress, 8, 0), sys.byteorder)
 
 
+def fill_gib_per_s(path):
+    """Let a hog fill its leash, with nobody in its way; returns its pace."""
+    with hog(path) as (process, progress):
+        let_go(process)
+        began = time.monotonic()
+        select.select([process.stdout], [], [], FILL_S_MAX)
+        return touched_bytes(progress) / GIB / (time.monotonic() - began)
+
+
 def overshoot_bytes(path, folder, bystander):
-    """Let a real guard, confined to the hog's user, end the hog; returns its overshoot."""
+    """Let a real guard, confined to the hog's user, end the hog; returns its overshoot.
+
+    None when other work gave so much memory back that the limit was never reached.
+    """
     with hog(path) as (process, progress):
         before_bytes = support.available_bytes()
         limit_bytes = before_bytes - ROOM_BYTES
@@ -80,7 +96,12 @@ def overshoot_bytes(path, folder, bystander):
             assert bystander.poll() is None
             room_bytes = support.available_bytes() - limit_bytes
             let_go(process)
-            process.wait(END_S_MAX)
+            try:
+                process.wait(END_S_MAX)
+            except subprocess.TimeoutExpired:
+                if support.available_bytes() > limit_bytes:
+                    return None  # others gave back more than the hog took
+                raise
         assert process.returncode == -signal.SIGKILL, (folder / "log").read_text()
         return touched_bytes(progress) - room_bytes
 
@@ -91,7 +112,8 @@ def earlyoom_overshoot_bytes(earlyoom, path):
         limit_kib = (support.available_bytes() - ROOM_BYTES) // 1024
         with support.earlyoom(earlyoom, below_kib=limit_kib) as watcher:
             let_go(process)
-            assert process.stdout.readline() == b"full\n"
+            if process.stdout.readline() != b"full\n":
+                raise AssertionError(f"the hog ended early: {process.wait()}")
             text = b""
             while b"low memory" not in text:
                 if not select.select([watcher.stdout], [], [], 3)[0]:
@@ -109,6 +131,10 @@ def test_a_hog_does_not_get_far_past_the_limit(board, open_folder):
     folder = open_folder
     path, herd = support.built(folder, "hog"), support.built(folder, "herd")
     earlyoom = support.peer("earlyoom")
+    pace = max(fill_gib_per_s(path) for _ in range(3))
+    if pace < FILL_GIB_PER_S_MIN:
+        board.note(f"overshoot was not measured: a hog fills {pace:.2f} GiB/s here now")
+        pytest.skip(f"a hog fills {pace:.2f} GiB/s here now")
     ours, theirs = [], []
     bystander = subprocess.Popen(
         [support.bare_python(), "-I", "-c", "input()"], stdin=subprocess.PIPE, user=HOG_UID
@@ -116,20 +142,24 @@ def test_a_hog_does_not_get_far_past_the_limit(board, open_folder):
     try:
         with support.child([herd, str(PROCESSES)], b"ready"):
             for _ in range(TURNS):
-                ours.append(overshoot_bytes(path, folder, bystander))
+                took = overshoot_bytes(path, folder, bystander)
+                if took is not None:
+                    ours.append(took)
                 if earlyoom:
                     theirs.append(earlyoom_overshoot_bytes(earlyoom, path))
         lives = bystander.poll() is None
     finally:
         bystander.kill()
         bystander.communicate()
+    if not ours:
+        pytest.skip("memory of other work came and went faster than the hog took it")
     found = support.median(ours) / MIB
     seen = [figure / MIB for figure in theirs if figure is not None]
     rival = support.median(seen) if seen else None
 
     board.note("nohang has no dry run, so its overshoot is not measured")
     board.show(
-        f"overshoot of a 12 GiB/s hog, {PROCESSES} processes (median; most)",
+        f"overshoot of a hog of {pace:.1f} GiB/s, {PROCESSES} processes (median; most)",
         f"{found:.0f} MiB; {max(ours) / MIB:.0f}",
         earlyoom=f"{rival:.0f} MiB; {max(seen):.0f}" if rival is not None else "",
         ratio=times(found / rival) if rival and rival > 0 else "",

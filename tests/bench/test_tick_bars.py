@@ -18,8 +18,9 @@ TURNS = 7
 TICKS = 20_000
 READS_MAX = 1.4
 WHOLE_MAX = 3.5
-SLACK = 1.25
-"""Ratios of two loops of a few microseconds on a shared core vary by a quarter."""
+SLACK = 1.5
+"""Two loops of a few microseconds on a shared core; ours has the larger share of the caches to
+lose to its neighbours. The bars themselves are for a quiet machine."""
 
 
 def probe_earlyoom(path, library):

@@ -46,7 +46,7 @@ def test_show_prints_toml_with_origins(settings_file, capsys):
     assert tomllib.loads(shown)["timing"]["grace"] == "2s"
     assert str(settings_file) in shown
     assert main.run(["config", "show", "--defaults", "--plain"]) == 0
-    assert "#" not in capsys.readouterr().out.replace("# only_uid", "").replace("# When", "")
+    assert "#" not in capsys.readouterr().out.replace("# only_uid", "").replace("# Wh", "")
 
 
 def test_what_runs_here_is_read_and_what_cannot_be_read_is_unknown(tmp_path):

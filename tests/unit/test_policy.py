@@ -364,7 +364,7 @@ def test_thrash_is_ended_although_swap_is_free():
             full_us=stall,
             swap=16 * GIB,
             swap_free=8 * GIB,
-            activity=activity(swap_in=moved, swap_out=moved),
+            activity=activity(swap_in=moved, swap_out=moved, io_full_us=stall),
         )
         if play.find(Survey):
             play.survey(HOG, OTHER)
@@ -374,6 +374,48 @@ def test_thrash_is_ended_although_swap_is_free():
 
     assert end.victims == (HOG.id,)
     assert end.trigger == "thrash"
+
+
+def test_a_churn_through_fast_swap_is_ended_although_no_disk_is_waited_for():
+    """zram: the time goes into compression, and what is pushed out comes back at once."""
+    play = Play(DEFAULT_RULES)
+    stall = moved = 0
+    for _ in range(60):
+        stall += 45_000
+        moved += 2000
+        play.sample(
+            0.05,
+            some_us=stall * 2,
+            full_us=stall,
+            swap=16 * GIB,
+            swap_free=8 * GIB,
+            activity=activity(swap_in=moved, swap_out=moved, refault_anon=moved, io_full_us=0),
+        )
+        if play.find(Survey):
+            play.survey(HOG, OTHER)
+        if play.find(End):
+            break
+
+    assert play.find(End)[0].trigger == "churn"
+
+
+def test_file_pages_that_trickle_back_during_a_burst_are_no_churn():
+    """A ratio of next to nothing is nothing: a burst into swap with some file refaults."""
+    play = Play(DEFAULT_RULES)
+    stall = 0
+    for n in range(60):
+        stall += 40_000
+        play.sample(
+            0.02,
+            some_us=stall,
+            full_us=stall,
+            swap=64 * GIB,
+            swap_free=60 * GIB - n * 10 * MIB,
+            activity=activity(swap_out=n * 10, refault_file=n * 8, io_full_us=n * 1000),
+        )
+        assert not play.find(End)
+        if play.find(Survey):
+            play.survey(HOG, OTHER)
 
 
 def test_swapping_a_burst_out_is_not_thrash():

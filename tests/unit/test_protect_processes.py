@@ -187,6 +187,14 @@ def test_one_table_feeds_the_guards_classes_too():
     assert standing("mysqld_exporter") is Standing.NORMAL
 
 
+@pytest.mark.parametrize("ward", WARDS, ids=lambda ward: ward.label)
+def test_the_table_is_documented_as_it_is(ward):
+    adjust = "" if ward.adjust is None else ward.adjust
+    row = f"| {ward.label} | {', '.join(ward.names)} | {ward.standing.value} | {adjust} |"
+
+    assert row in (Path(__file__).parents[2] / "docs/protection.md").read_text().splitlines()
+
+
 def test_names_in_the_table_mean_nothing_to_a_regular_expression():
     plain = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_- *")
 

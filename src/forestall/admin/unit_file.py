@@ -7,7 +7,10 @@ shows at the first emergency (earlyoom#315, #321).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 UNIT_NAME = "forestall.service"
 PREFIX = "/usr/local/lib/forestall"
@@ -107,17 +110,24 @@ _INSTALL = (Line("WantedBy", "multi-user.target"),)
 
 
 def render_unit(*, prefix: str = PREFIX, launcher: str = LAUNCHER, python: str = PYTHON) -> str:
-    """Return the text of the unit file."""
-    parts = ["# Written by forestall install; forestall uninstall removes it.\n"]
-    for title, groups in (
+    """Return the text of the guard's unit file."""
+    sections = (
         ("Unit", (_UNIT,)),
         ("Service", (_RUN, _SURVIVE, _SANDBOX)),
         ("Install", (_INSTALL,)),
-    ):
+    )
+    return render(sections, {"{prefix}": prefix, "{launcher}": launcher, "{python}": python})
+
+
+def render(
+    sections: Iterable[tuple[str, Iterable[Iterable[Line]]]], names: Mapping[str, str]
+) -> str:
+    """Write a unit file: sections of groups of lines, and names that stand for paths."""
+    parts = ["# Written by forestall install; forestall uninstall removes it.\n"]
+    for title, groups in sections:
         parts.append(f"\n[{title}]\n")
         parts.append("\n".join("".join(map(_render, group)) for group in groups))
     text = "".join(parts)
-    names = {"{prefix}": prefix, "{launcher}": launcher, "{python}": python}
     for name, given in names.items():
         text = text.replace(name, given)
     return text

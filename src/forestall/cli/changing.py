@@ -64,4 +64,4 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise click.UsageError("There is no terminal to ask on; --yes goes ahead without.")
-    click.confirm(question, abort=True)
+    click.confirm(question, abort=True, err=True)

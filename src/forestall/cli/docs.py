@@ -6,13 +6,22 @@ from pathlib import Path
 
 import click
 
+from forestall.admin.herald_unit import (
+    AGENT_NAME,
+    HERALD_NAME,
+    render_agent_unit,
+    render_herald_unit,
+)
 from forestall.admin.unit_file import UNIT_NAME, render_unit
 from forestall.cli.exits import exits_markdown
 from forestall.cli.main import command as root
 from forestall.cli.table import SECTIONS, present
 from forestall.config.docs import settings_markdown
 from forestall.control import connection, messages, server
+from forestall.control.schema import FIELDS, SCHEMA
 from forestall.core.rules import Options
+from forestall.guard.journal import KINDS
+from forestall.herald.event import OWN_KINDS, URGENCY_NAMES, Event
 
 _CONTROL_HEAD = f"""# The control socket
 
@@ -36,6 +45,32 @@ answers waiting. A reader that is too slow for Monitor loses events, and sees it
 their numbers; with `since` it gets what is still among the last {server.EVENTS_KEPT}.
 """
 
+_EVENTS_HEAD = f"""# Events
+
+*Generated from `src/forestall/control/schema.py`, `guard/journal.py` and `herald/event.py`;
+edit those and run `make docs`.*
+
+One schema, version {SCHEMA}, wherever events go: `Monitor` on the [control socket](control.md)
+(there the number stands beside the event, as `sequence`), webhooks, and the environment of
+your own commands (`FORESTALL_` and the field's name in capitals). Fields are added, never
+renamed; a change that breaks a reader raises `schema`. What is not known is null or absent,
+never zero.
+
+`critical` is told at most once a second. Sequence numbers have no holes in them: a reader that
+sees one has lost something, and asks for it with `since`.
+
+| in the seed's script | here |
+| --- | --- |
+| `timestamp` | `time_ns` |
+| `pressure_level` | `level` |
+| `memory_percent` | `used_share` (0 to 1) |
+| `swap_percent` | `swap_used_share` (0 to 1) |
+| `available_gb` | `available_bytes` |
+| `top_processes` | `top` |
+
+## Fields
+"""
+
 
 @click.command(hidden=True)
 @click.argument("folder", default="docs", type=click.Path(file_okay=False, path_type=Path))
@@ -55,7 +90,10 @@ def pages() -> dict[str, str]:
         "exit-codes.md": exits_markdown(),
         "commands.md": commands_markdown(),
         "control.md": control_markdown(),
+        "events.md": events_markdown(),
         f"../deploy/{UNIT_NAME}": render_unit(),
+        f"../deploy/{HERALD_NAME}": render_herald_unit(),
+        f"../deploy/user/{AGENT_NAME}": render_agent_unit(),
     }
 
 
@@ -68,6 +106,27 @@ def control_markdown() -> str:
     lines = [_CONTROL_HEAD, "| method | for | what it does |", "| --- | --- | --- |", *rows]
     description = messages.interface_description().rstrip("\n")
     lines += ["", "## The interface", "", "```varlink", description, "```"]
+    return "\n".join(lines) + "\n"
+
+
+def events_markdown() -> str:
+    """Return the whole of ``docs/events.md``."""
+    kinds = {name: (kind.help, kind.message_id) for name, kind in KINDS.items()}
+    kinds |= {name: (text, "") for name, text in OWN_KINDS.items()}
+    lines = [
+        _EVENTS_HEAD,
+        "| field | kind | by | what it is |",
+        "| --- | --- | --- | --- |",
+        *(f"| `{row.name}` | {row.kind} | {row.by} | {row.help} |" for row in FIELDS),
+        "\n## Kinds of events\n\nThe urgency is what `least` in the settings of a channel compares",
+        "with; a `level` event is a warning from `medium` on, and information below.\n",
+        "| what | urgency | meaning | journal `MESSAGE_ID` |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, (text, message_id) in kinds.items():
+        urgency = URGENCY_NAMES[Event(what=name).urgency]
+        shown = f"`{message_id}`" if message_id else ""
+        lines.append(f"| `{name}` | {urgency} | {text} | {shown} |")
     return "\n".join(lines) + "\n"
 
 

@@ -105,12 +105,37 @@ def import_(name: str, file: Path | None, write: bool, as_json: bool, root: Path
 
 @command.command()
 @click.argument("name", type=click.Choice(["earlyoom"]))
-@click.option("--memory", default=10, show_default=True, type=click.IntRange(1, 99), metavar="%")
-@click.option("--swap", default=5, show_default=True, type=click.IntRange(1, 100), metavar="%")
+@click.option(
+    "--memory",
+    default=_USUAL.memory_percent,
+    show_default=True,
+    type=click.IntRange(1, 99),
+    metavar="PERCENT",
+    help="Act below this much available memory.",
+)
+@click.option(
+    "--swap",
+    default=_USUAL.swap_percent,
+    show_default=True,
+    type=click.IntRange(1, 100),
+    metavar="PERCENT",
+    help="And below this much free swap; 100 does not ask about swap.",
+)
 @click.option("--group/--no-group", default=True, help="End the whole process group.")
-@click.option("--report", default=60, show_default=True, type=click.IntRange(0), metavar="S")
-@click.option("--prefer", default=_USUAL.prefer, show_default=True, metavar="REGEX")
-@click.option("--avoid", default=_USUAL.avoid, show_default=True, metavar="REGEX")
+@click.option(
+    "--report",
+    default=_USUAL.report_s,
+    show_default=True,
+    type=click.IntRange(0),
+    metavar="S",
+    help="Between two lines in its log, in seconds; 0 for none.",
+)
+@click.option(
+    "--prefer", default=_USUAL.prefer, show_default=True, metavar="REGEX", help="End these first."
+)
+@click.option(
+    "--avoid", default=_USUAL.avoid, show_default=True, metavar="REGEX", help="Spare these."
+)
 @click.option("--beside", is_flag=True, help="Install although another killer is active.")
 @click.option("--replace", is_flag=True, help="Turn other killers off; remove turns them on.")
 @yes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import select
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,7 +112,7 @@ def apply(  # noqa: PLR0913, PLR0917 - one parameter an option
         _print_plan(made)
         for lack in lacks:
             say(lack, "yellow")
-    if made.changes and not as_json:
+    if made.changes:
         confirm(f"Change {len(made.changes)} processes?", yes=yes)
     outcomes = protector.apply(made.changes)
     if follow:
@@ -130,7 +130,7 @@ def undo(ctx: click.Context, yes: bool, as_json: bool, root: Path) -> None:
     """Give every process back exactly what it had, and remove the service."""
     require_rights()
     protector = _protector(root)
-    if protector.count and not as_json:
+    if protector.count:
         confirm(f"Give {protector.count} processes back what they had?", yes=yes)
     if follow_unit.remove(root, run) and not as_json:
         say(f"{follow_unit.NAME} is removed")
@@ -179,11 +179,12 @@ def follow(interval: float, exact: bool, root: Path) -> None:
     for lack in require_rights():
         say(lack, "yellow")
     protector = _protector(root, exact=exact)
+    nothing = select.poll()
     while True:
         for outcome in protector.tick():
             if not outcome.gone:
                 say(outcome.describe())
-        time.sleep(interval)
+        nothing.poll(interval * 1000)
 
 
 def _protector(root: Path, *, exact: bool = False) -> Protector:

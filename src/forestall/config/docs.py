@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from forestall.config import victims
+from forestall.config import alerts, victims
 from forestall.config.conditions import SIGNALS
 from forestall.config.show import defaults, render
 from forestall.config.table import SECTIONS, TRIGGERS_HELP
@@ -13,6 +13,7 @@ from forestall.config.triggers import KEYS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from forestall.config.alerts import AlertKey
     from forestall.config.table import Setting
 
 _HEAD = """# Settings
@@ -65,7 +66,16 @@ for = "1s"
 
 [triggers.low]
 enabled = false
+
+[triggers.cache-at-medium]  # drop the page cache when less than 15% is available
+enabled = true
+
+[triggers.swap-above-half]  # and recycle swap when more than half of it is in use
+enabled = true
 ```
+
+The last two are known and off: the clean-up that many scripts do by themselves, here behind the
+same guards as `forestall clean`.
 
 """
 
@@ -87,8 +97,28 @@ def settings_markdown() -> str:
     signals = ((f"`{row.signal.value}`", f"`{row.example}`", row.help) for row in SIGNALS)
     parts.append(_table(("signal", "example", "what it is"), signals))
     parts.append("\nA condition whose signal the kernel does not tell never holds.\n")
+    parts.append(_alerts())
     parts.append("\n## The defaults\n\n```toml\n" + render(defaults(), origins=False) + "```\n")
     return "".join(parts)
+
+
+def _alerts() -> str:
+    parts = [f"\n## `[alerts.NAME]`\n\n{alerts.ALERTS_HELP} More in [alerts.md](alerts.md).\n\n"]
+    head = ("key", "default", "what it is")
+    parts.append(_table(head, map(_alert_row, alerts.COMMON)))
+    for kind in alerts.KINDS:
+        parts.append(f'\n### `type = "{kind.name}"`\n\n{kind.help}\n')
+        if kind.keys:
+            parts.append("\n" + _table(head, map(_alert_row, kind.keys)))
+    return "".join(parts)
+
+
+def _alert_row(row: AlertKey) -> tuple[str, str, str]:
+    unset = row.default is None or row.default in ("", ())
+    default = (
+        "required" if row.required else "none" if unset else f"`{row.form.render(row.default)}`"
+    )
+    return f"`{row.name}`", default, row.help
 
 
 def _row(setting: Setting) -> tuple[str, str, str]:

@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forestall.config import victims
+from forestall.config import alerts, victims
 from forestall.config.errors import ConfigError, Problem
 from forestall.config.suggest import did_you_mean
 from forestall.config.table import BY_KEY, SECTIONS
@@ -31,7 +31,7 @@ DROP_IN_DIR = "etc/forestall/forestall.toml.d"
 FILE_BYTES_MAX = 256 * 1024
 FILES_MAX = 64
 
-_SECTION_NAMES = (*(section.name for section in SECTIONS), "triggers")
+_SECTION_NAMES = (*(section.name for section in SECTIONS), "triggers", "alerts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,8 @@ class Settings:
     """File by dotted key; what is not here is built in."""
     files: tuple[str, ...] = ()
     """The files that were read, in order."""
+    channels: tuple[alerts.Channel, ...] = field(default_factory=alerts.default_channels)
+    """Where alerts go."""
 
 
 @dataclass(slots=True)
@@ -52,6 +54,7 @@ class _Merged:
 
     scalars: dict[str, Any] = field(default_factory=dict)
     triggers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    alerts: dict[str, dict[str, Any]] = field(default_factory=dict)
     lists: dict[str, list[tuple[object, str, int]]] = field(default_factory=dict)
     """By name of the list: entry, file, place in that file."""
     origins: dict[str, str] = field(default_factory=dict)
@@ -134,7 +137,9 @@ def _merge(merged: _Merged, given: Mapping[str, Any], file: str) -> None:
         elif not isinstance(table, dict):
             merged.problem(section, f"is a section; write [{section}]", file)
         elif section == "triggers":
-            _merge_triggers(merged, table, file)
+            _merge_tables(merged, section, merged.triggers, table, file)
+        elif section == "alerts":
+            _merge_tables(merged, section, merged.alerts, table, file)
         else:
             _merge_section(merged, section, table, file)
 
@@ -172,16 +177,22 @@ def _merge_list(merged: _Merged, name: str, raw: object, file: str) -> None:
         merged.origins[key] = file
 
 
-def _merge_triggers(merged: _Merged, table: Mapping[str, Any], file: str) -> None:
+def _merge_tables(
+    merged: _Merged,
+    section: str,
+    into: dict[str, dict[str, Any]],
+    table: Mapping[str, Any],
+    file: str,
+) -> None:
     for name, keys in table.items():
+        dotted = f"{section}.{name}"
         if not isinstance(keys, dict):
-            what = f"is a table; write [triggers.{name}]"
-            merged.problem(f"triggers.{name}", what, file)
+            merged.problem(dotted, f"is a table; write [{dotted}]", file)
             continue
-        merged.triggers.setdefault(name, {}).update(keys)
-        merged.origins[f"triggers.{name}"] = file
+        into.setdefault(name, {}).update(keys)
+        merged.origins[dotted] = file
         for key in keys:
-            merged.origins[f"triggers.{name}.{key}"] = file
+            merged.origins[f"{dotted}.{key}"] = file
 
 
 def _understand(merged: _Merged, files: tuple[str, ...]) -> Settings:
@@ -189,6 +200,7 @@ def _understand(merged: _Merged, files: tuple[str, ...]) -> Settings:
     triggers = _triggers(merged)
     victim_rules = _victim_rules(merged)
     levels = _levels(merged, scalars)
+    channels = _channels(merged)
     if merged.problems:
         raise ConfigError(merged.problems)
     of_rules = {s.field: scalars[s.key] for s in BY_KEY.values() if s.field in Rules._fields}  # type: ignore[attr-defined]
@@ -202,7 +214,7 @@ def _understand(merged: _Merged, files: tuple[str, ...]) -> Settings:
             "victim_rules": victim_rules,
         }
     )
-    return Settings(rules, Options(**of_options), dict(merged.origins), files)
+    return Settings(rules, Options(**of_options), dict(merged.origins), files, channels)
 
 
 def _scalars(merged: _Merged) -> dict[str, Any]:
@@ -254,6 +266,22 @@ def _triggers(merged: _Merged) -> tuple[Trigger, ...]:
         if trigger is not None:
             triggers.append(trigger)
     return tuple(triggers)
+
+
+def _channels(merged: _Merged) -> tuple[alerts.Channel, ...]:
+    names = [*alerts.DEFAULT_TABLES, *merged.alerts]
+    channels = []
+    for name in dict.fromkeys(names):
+        channel, wrong = alerts.read_channel(name, merged.alerts.get(name, {}))
+        for key, what in wrong.items():
+            dotted = f"alerts.{name}" + (f".{key}" if key else "")
+            setter = merged.origins.get(dotted) or merged.origins[f"alerts.{name}"]
+            merged.problem(dotted, what, setter)
+        if channel is not None:
+            channels.append(channel)
+    if len(channels) > alerts.CHANNELS_MAX:
+        merged.problem("alerts", f"more than {alerts.CHANNELS_MAX} channels", "settings")
+    return tuple(channels)
 
 
 def _victim_rules(merged: _Merged) -> tuple[VictimRule, ...]:

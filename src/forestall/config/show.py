@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from forestall.config import victims
+from forestall.config.alerts import ALERTS_HELP, DEFAULT_TABLES, render_channel
 from forestall.config.read import BUILT_IN, Settings
 from forestall.config.table import SECTIONS, TRIGGERS_HELP
 from forestall.config.triggers import render_trigger
@@ -63,7 +64,21 @@ def render(settings: Settings, *, origins: bool = True) -> str:
             origin = settings.origins.get(f"triggers.{trigger.name}.enabled", BUILT_IN)
             head = _with_origin(f"[triggers.{trigger.name}]", origin, origins=origins)
             lines += [head, "enabled = false", ""]
+    lines += _channels(settings, origins=origins)
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _channels(settings: Settings, *, origins: bool) -> list[str]:
+    lines = [f"# {ALERTS_HELP}"]
+    for channel in settings.channels:
+        origin = settings.origins.get(f"alerts.{channel.name}", BUILT_IN)
+        head, *rest = render_channel(channel)
+        lines += [_with_origin(head, origin, origins=origins), *rest, ""]
+    kept = {channel.name for channel in settings.channels}
+    for name in DEFAULT_TABLES:
+        if name not in kept:
+            lines += [f"[alerts.{name}]", "enabled = false", ""]
+    return lines
 
 
 def _line(settings: Settings, setting: Setting, *, origins: bool) -> str:

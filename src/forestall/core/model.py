@@ -72,6 +72,8 @@ class Activity:
     refault_file_pages: int | None
     major_faults: int
     scan_direct_pages: int | None
+    io_full_us: int | None = None
+    """Time in which every task waited for a disk (PSI io full); None without PSI."""
 
 
 @value

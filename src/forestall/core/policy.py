@@ -47,6 +47,8 @@ KERNEL_SETTLE_NS = 500 * MS
 """How long a victim of the kernel's own killer may take; it came late and may come again."""
 CRITICAL_REPEAT_NS = 1 * SECOND
 RELIEVE_REPEAT_NS = 60 * SECOND
+RECLAIM = "reclaim"
+"""What relief does when a trigger does not say."""
 FALL_SHARE_PER_S = 0.005
 """A fall by half a percent of memory per second is fast: 80 MiB/s on a 16 GiB machine."""
 
@@ -211,15 +213,15 @@ def _out_of_reach(seen: State, rules: Rules, requests: list[Request]) -> State:
 
 
 def _mild_stages(seen: State, fired: list[Trigger], rules: Rules, requests: list[Request]) -> State:
+    relieve = due(seen.told.relieve_ns, seen.now_ns, RELIEVE_REPEAT_NS)
     for trigger in fired:
         if trigger.stage is Stage.WARN and due(
             seen.told.warned_ns, seen.now_ns, rules.warn_repeat_ns
         ):
             seen = _warn(seen, trigger.name, requests)
-        elif trigger.stage is Stage.RELIEVE and due(
-            seen.told.relieve_ns, seen.now_ns, RELIEVE_REPEAT_NS
-        ):
-            requests.append(Relieve("reclaim", f"trigger {trigger.name}"))
+        elif trigger.stage is Stage.RELIEVE and relieve:
+            # All that hold at this moment, so that one does not keep another from its turn.
+            requests.append(Relieve(trigger.action or RECLAIM, f"trigger {trigger.name}"))
             seen = replace(seen, told=replace(seen.told, relieve_ns=seen.now_ns))
     return seen
 

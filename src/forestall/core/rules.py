@@ -47,6 +47,8 @@ class Signal(Enum):
     """[share] Time in which at least one task waited for memory, over the window."""
     STALL_FULL = "stall_full"
     """[share] Time in which every task waited for memory, over the window."""
+    STALL_IO = "stall_io"
+    """[share] Time in which every task waited for a disk, over the window."""
     TIME_LEFT = "time_left"
     """[ns] Until memory and swap are gone, at the pace of the last moments."""
     SURGE_LEFT = "surge_left"
@@ -81,6 +83,8 @@ class Trigger:
     stage: Stage
     conditions: tuple[Condition, ...]
     hold_ns: int = 0
+    action: str = ""
+    """What relief does at the stage relieve; empty: reclaim from cold cgroups."""
 
 
 class Field(Enum):
@@ -233,11 +237,31 @@ DEFAULT_TRIGGERS = (
         "thrash",
         Stage.KILL,
         (
-            available(Limit(0.12, 2 * GIB)),
+            available(Limit(0.08, 2 * GIB)),
+            above(Signal.STALL_FULL, 0.25, 2 * SECOND),
+            above(Signal.STALL_IO, 0.20, 2 * SECOND),
+        ),
+        hold_ns=500 * MS,
+    ),
+    Trigger(
+        "churn",
+        Stage.KILL,
+        (
+            available(Limit(0.08, 2 * GIB)),
             above(Signal.STALL_FULL, 0.25, 2 * SECOND),
             above(Signal.READBACK, 0.25, 2 * SECOND),
+            above(Signal.REFAULTS, 8.0 * MIB, 2 * SECOND),
         ),
         hold_ns=1 * SECOND,
+    ),
+    Trigger(
+        "prolonged",
+        Stage.KILL,
+        (
+            available(Limit(0.03, 1 * GIB)),
+            above(Signal.STALL_FULL, 0.28, 10 * SECOND),
+        ),
+        hold_ns=3 * SECOND,
     ),
     Trigger(
         "soon",

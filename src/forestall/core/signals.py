@@ -9,6 +9,7 @@ from forestall.core.model import Level, Memory, Stage
 from forestall.core.rules import Condition, Rules, Signal, Trigger
 from forestall.core.trend import (
     Trail,
+    io_stall_share,
     readback_share,
     refaults_per_s,
     stall_share,
@@ -33,6 +34,8 @@ def measure(condition: Condition, trail: Trail, now_ns: int, memory: Memory) -> 
             return stall_share(trail, now_ns, window_ns, full=False)
         case Signal.STALL_FULL:
             return stall_share(trail, now_ns, window_ns, full=True)
+        case Signal.STALL_IO:
+            return io_stall_share(trail, now_ns, window_ns)
         case Signal.TIME_LEFT:
             return time_left_ns(trail, now_ns, memory)
         case Signal.SURGE_LEFT:

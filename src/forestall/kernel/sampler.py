@@ -49,6 +49,7 @@ class Sampler:
         self._pressure = self._open_pressure(base, pread)
         self._vmstat = try_open(f"{base}/proc/vmstat", pread=pread)
         self._arcstats = try_open(f"{base}/proc/spl/kstat/zfs/arcstats", pread=pread)
+        self._io_pressure = try_open(f"{base}/proc/pressure/io", pread=pread)
         self._swap = SwapReader(base, pread=pread)
         self._swap_total_bytes = -1
         self._pressure_raw = b""
@@ -120,6 +121,7 @@ class Sampler:
             self._pressure,
             self._vmstat,
             self._arcstats,
+            self._io_pressure,
             self._swap,
             self._confinement,
         ):
@@ -189,7 +191,18 @@ class Sampler:
             # To ask for the end would have the kernel format all of it once more.
             if VMSTAT_LAST not in raw:
                 raw = self._vmstat.read()
-            return parse_vmstat(raw)
+            activity = parse_vmstat(raw)
         except (OSError, KernelFormatError):
             self.activity_errors += 1
             return None
+        return replace(activity, io_full_us=self._read_io())
+
+    def _read_io(self) -> int | None:
+        if self._io_pressure is None:
+            return None
+        try:
+            pressure = parse_pressure(self._io_pressure.head(PRESSURE_BYTES))
+        except (OSError, KernelFormatError):
+            self.pressure_errors += 1
+            return None
+        return pressure.full_us if pressure is not None else None

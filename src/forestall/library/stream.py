@@ -38,6 +38,7 @@ class GuardStream:
         self._news = news
         self._stop = threading.Event()
         self._client: Client | None = None
+        self._heard = False
         self._lock = threading.Lock()
         self._thread = threading.Thread(
             target=self._run, name="forestall-guard-stream", daemon=True
@@ -46,7 +47,7 @@ class GuardStream:
     @property
     def connected(self) -> bool:
         """Whether a guard is listened to."""
-        return self._client is not None
+        return self._heard
 
     def start(self) -> None:
         """Begin to listen."""
@@ -61,11 +62,12 @@ class GuardStream:
 
     def next_to_go(self) -> dict[str, Any]:
         """Ask the guard who would go; empty when it does not say at once."""
-        if self._client is None:
+        client = self._client
+        if client is None or not self._heard:
             return {}
         try:
-            with Client(self._client.path, timeout_s=ANSWER_S) as client:
-                status = client.call("GetStatus").get("status")
+            with Client(client.path, timeout_s=ANSWER_S) as second:
+                status = second.call("GetStatus").get("status")
         except ControlError:
             return {}
         found = status.get("next_to_go") if isinstance(status, dict) else None
@@ -98,11 +100,14 @@ class GuardStream:
             if self._stop.is_set():
                 return
             for _sequence, event in client.monitor():
+                # Its first word says that whatever it tells from now on will come.
+                self._heard = True
                 if event.get("what") in WORTH_TELLING:
                     self._news(event)
         except ControlError:
             pass  # it stopped, or was restarted: we try again later
         finally:
+            self._heard = False
             with self._lock:
                 self._client = None
             client.close()

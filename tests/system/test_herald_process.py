@@ -1,0 +1,280 @@
+"""herald as a process, with a real control socket, a real Slack-like server, and SIGKILL."""
+
+import http.server
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from forestall.cli import main
+from forestall.control.server import EVENTS_KEPT, Server
+from forestall.herald.spool import Spool
+from forestall.kernel.clock import now_ns, wall_ns
+
+MAIN = Path(main.__file__).parents[1] / "herald" / "__main__.py"
+PATIENCE_S = 20
+
+
+class Guard:
+    """The guard's socket, served by a thread, and its events."""
+
+    def __init__(self, path):
+        self.path = str(path)
+        self.lock = threading.Lock()
+        self.run = f"{wall_ns():x}"
+        self.server = Server(self.path, {})
+        self.server.open()
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self._serve)
+        self.thread.start()
+
+    def tell(self, what, sentence="", **fields):
+        event = {"schema": 1, "run": self.run, "what": what, "sentence": sentence or what}
+        event |= {"time_ns": wall_ns(), "level": "critical", **fields}
+        with self.lock:
+            return self.server.publish(event)
+
+    def close(self):
+        self.done.set()
+        self.thread.join()
+        self.server.close()
+
+    def _serve(self):
+        while not self.done.is_set():
+            poll = select.poll()
+            for fd, mask in self.server.fds(now_ns()):
+                poll.register(fd, mask)
+            ready = poll.poll(10)
+            with self.lock:
+                for fd, mask in ready:
+                    self.server.ready(fd, mask, now_ns())
+                self.server.pump(now_ns())
+
+
+class Slack(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        status = self.server.script.pop(0) if self.server.script else 200
+        self.send_response(status)
+        if status == 429:
+            self.send_header("Retry-After", "1")
+        self.end_headers()
+        if status == 200:
+            with self.server.changed:
+                self.server.got.append(json.loads(body)["text"])
+                self.server.changed.notify_all()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def slack():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slack)
+    server.got, server.script, server.changed = [], [], threading.Condition()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def wait_for(slack, holds):
+    with slack.changed:
+        assert slack.changed.wait_for(lambda: holds(slack.got), PATIENCE_S), slack.got
+
+
+class Machine:
+    """Settings, a guard, and a herald that can be started again."""
+
+    def __init__(self, folder, slack):
+        self.folder = folder
+        self.guard = Guard(folder / "control.sock")
+        self.heralds = []
+        secret = folder / "secret"
+        secret.write_text(f"http://127.0.0.1:{slack.server_address[1]}/hook")
+        secret.chmod(0o600)
+        self.settings = folder / "forestall.toml"
+        self.settings.write_text(
+            f'[guard]\nsocket = "{self.guard.path}"\n'
+            f'[alerts.log]\npath = "{folder}/events.log"\n'
+            "[alerts.desktop]\nenabled = false\n[alerts.terminals]\nenabled = false\n"
+            f'[alerts.ops]\ntype = "slack"\nsecret = "{secret}"\nfold = "300ms"\n'
+        )
+
+    def start(self):
+        with (self.folder / "said").open("a") as said:
+            herald = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-E", str(MAIN), str(self.settings)],
+                env={"STATE_DIRECTORY": str(self.folder)},
+                stderr=said,
+            )
+        self.heralds.append(herald)
+        return herald
+
+    def spool(self):
+        return Spool(str(self.folder / "spool.sqlite"), print, read_only=True)
+
+    def close(self):
+        for herald in self.heralds:
+            herald.kill()
+            herald.wait()
+        self.guard.close()
+
+
+@pytest.fixture
+def machine(tmp_path, slack):
+    made = Machine(tmp_path, slack)
+    yield made
+    made.close()
+
+
+def test_every_event_arrives_or_is_counted_over_kills_429s_and_a_guard_that_restarts(
+    machine, slack
+):
+    """The whole of it: killed in the middle of a storm, refused by Slack, the guard renewed."""
+    slack.script += [429, 500]
+    machine.guard.tell("start", "the guard starts")
+    herald = machine.start()
+    machine.guard.tell("decision", "hog (7) will be ended")
+    wait_for(slack, lambda got: any("hog (7) will be ended" in text for text in got))
+    for number in range(40):
+        machine.guard.tell("ended", f"storm {number}")
+    wait_for(slack, lambda got: any("storm" in text for text in got))
+    herald.kill()
+    herald.wait()
+    machine.guard.tell("stuck", "told while herald was dead")
+    herald = machine.start()
+    wait_for(slack, lambda got: any("told while herald was dead" in text for text in got))
+    machine.guard.close()
+    machine.guard = Guard(machine.guard.path)
+    machine.guard.tell("start", "a new guard")
+    machine.guard.tell("nobody", "told by the new guard")
+    wait_for(slack, lambda got: any("told by the new guard" in text for text in got))
+    herald.send_signal(signal.SIGTERM)
+    code = herald.wait(PATIENCE_S)
+    spool = machine.spool()
+    ops, log = spool.tally("ops"), spool.tally("log")
+    log_text = (machine.folder / "events.log").read_text()
+
+    assert code == 0
+    assert ops.balanced
+    assert log.balanced
+    assert (log.failed, log.waiting, log.held) == (0, 0, 0)
+    assert spool.count("received") == 1 + 1 + 40 + 1 + 2
+    assert spool.count("lost") == 0
+    assert all(f": storm {number};" in log_text for number in range(40))
+    assert any("herald stopped at" in text for text in slack.got)
+    spool.close()
+
+
+def test_what_the_guard_has_forgotten_is_counted(machine, slack):
+    for number in range(EVENTS_KEPT + 50):
+        machine.guard.tell("ended", f"early {number}")
+    machine.start()
+    wait_for(slack, lambda got: any("50 events of the guard did not arrive" in one for one in got))
+    spool = machine.spool()
+
+    assert spool.count("lost") == 50
+    spool.close()
+
+
+def test_the_largest_processes_are_named_in_fresh_events_only(machine, slack, tmp_path):
+    machine.guard.tell("decision", "old", time_ns=1)
+    machine.guard.tell("decision", "fresh")
+    herald = machine.start()
+    wait_for(slack, lambda got: any("fresh" in text for text in got))
+    herald.terminate()
+    herald.wait(PATIENCE_S)
+    lines = (tmp_path / "events.log").read_text().splitlines()
+
+    assert len(lines) == 2
+    assert "largest" not in lines[0]
+
+
+def test_herald_is_small_and_imports_nothing_it_was_not_asked_for(machine, slack):
+    machine.guard.tell("decision", "now")
+    herald = machine.start()
+    wait_for(slack, len)
+    pss = [
+        int(line.split()[1])
+        for line in Path(f"/proc/{herald.pid}/smaps_rollup").read_text().splitlines()
+        if line.startswith("Pss:")
+    ]
+    maps = Path(f"/proc/{herald.pid}/maps").read_text()
+
+    assert pss[0] < 35 * 1024, "35 MiB is what the budget of all three leaves it"
+    assert "apprise" not in maps
+
+
+def test_wrong_settings_are_told_and_end_with_3(tmp_path):
+    settings = tmp_path / "forestall.toml"
+    settings.write_text('[alerts.ops]\ntype = "slak"\n[alerts.x]\ntype = "smtp"\nhost = "h"\n')
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-E", str(MAIN), str(settings)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+    assert done.returncode == 3
+    assert "did you mean slack" in done.stderr
+    assert "alerts.x.to: is missing" in done.stderr
+
+
+def test_alerts_and_alert_on_the_command_line(machine, slack, capsys):
+    herald = machine.start()
+    machine.guard.tell("decision", "hog \x1b[31m goes")
+    wait_for(slack, len)
+    herald.terminate()
+    herald.wait(PATIENCE_S)
+    files = ["--config", str(machine.settings)]
+    tested = main.run(["alert", "test", "ops", *files])
+    sent = main.run(["alert", "send", "--channel", "ops", *files, "backup", "begins"])
+    unknown = main.run(["alert", "test", "oops", *files])
+    slack.script.append(400)
+    refused = main.run(["alert", "test", "ops", *files])
+    said = capsys.readouterr().out
+    shown = main.run(["alerts", "--spool", str(machine.folder / "spool.sqlite")])
+    table = capsys.readouterr().out
+    as_json = main.run(["alerts", "--json", "--spool", str(machine.folder / "spool.sqlite")])
+
+    assert (tested, sent, unknown, refused, shown, as_json) == (0, 0, 2, 1, 0, 0)
+    assert "ops (slack): sent" in said
+    assert "not sent: HTTP 400" in said
+    assert any("backup begins" in text for text in slack.got)
+    assert "1 events received, 0 lost" in table
+    assert "\x1b" not in table
+    assert {row["name"] for row in json.loads(capsys.readouterr().out)["channels"]} == {
+        "log",
+        "ops",
+    }
+    assert main.run(["alerts", "--spool", "/nonexistent/spool"]) == 1
+
+
+def test_no_secret_is_in_what_herald_says_shows_or_stores(machine, slack):
+    secret = "hush-hush-secret"
+    (machine.folder / "secret").write_text(f"http://127.0.0.1:9/{secret}")
+    machine.guard.tell("decision", "hog goes")
+    herald = machine.start()
+    poll = select.poll()
+    poll.register(os.pidfd_open(herald.pid), select.POLLIN)
+    ended = poll.poll(1500)
+    arguments = Path(f"/proc/{herald.pid}/cmdline").read_bytes()
+    environment = Path(f"/proc/{herald.pid}/environ").read_bytes()
+    herald.terminate()
+    herald.wait(PATIENCE_S)
+    stored = b"".join(path.read_bytes() for path in machine.folder.glob("spool*"))
+
+    assert not ended
+    assert secret.encode() not in arguments + environment + stored
+    assert secret not in (machine.folder / "said").read_text()
+    assert "refused" in stored.decode("latin-1")
