@@ -231,6 +231,8 @@ def _print(scene: Scene, view: View, console: Console, *, as_json: bool) -> None
 
 
 def _nobody(scene: Scene, above: int) -> str:
+    if not scene.look.scored:
+        return "No process can be seen here."
     best = max((one.points for one in scene.look.scored if one.points is not None), default=None)
     highest = "no score can be read" if best is None else f"the highest is {best}"
     return f"No process has a score above {above}; {highest}."
