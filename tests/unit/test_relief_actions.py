@@ -592,13 +592,27 @@ def test_the_errand_of_an_area_that_is_none_fails_with_the_kernels_reason():
     assert status in {errno.ENOENT, errno.EPERM, errno.ENOSYS}
 
 
-def test_errands_ignore_the_terminals_group():
-    errand = Errand("write", "/nonexistent", "x")
+def test_errands_have_a_group_of_their_own(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    errand = Errand("write", str(pipe), "x")
     group = os.getpgid(errand.pid)
     errand.end()
 
     assert group == errand.pid != os.getpgrp()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_errands_can_be_interrupted_although_relief_cannot(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        errand = Errand("write", str(pipe), "x")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    status = errand.end()
+
+    assert status == -signal.SIGINT & 0xFF
 
 
 # Relief, as the guard talks to it.
