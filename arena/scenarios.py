@@ -208,19 +208,18 @@ ln -f actor {COMPILER.exe}""",
     ),
     _case(
         "database",
-        "a large, still database beside a leaking script",
+        "a still database beside a leaking script that never gets as large",
         "leak rate=~60",
         landscape=(
             *(SERVICE, SSHD, MAIL),
             Actor(
                 role="database",
                 cast="database",
-                script="app mem=~330",
+                script="app mem=~480",
                 uid=910,
                 group=SERVICE_GROUP,
             ),
         ),
-        swap=Swap(mib=64),
     ),
 )
 

@@ -31,8 +31,10 @@ def sampled(now_ns, available_share, *, some_us=0, full_us=0, activity=None, **s
     return Sampled(now_ns, memory(available_share, **sizes), pressure, activity)
 
 
-def activity(*, oom_kill=0, swap_in=0, swap_out=0, refault_anon=0, refault_file=0, faults=0):
-    return Activity(oom_kill, swap_in, swap_out, refault_anon, refault_file, faults, 0)
+def activity(
+    *, oom_kill=0, swap_in=0, swap_out=0, refault_anon=0, refault_file=0, faults=0, io_full_us=None
+):
+    return Activity(oom_kill, swap_in, swap_out, refault_anon, refault_file, faults, 0, io_full_us)
 
 
 def row(pid, anon, *, comm=None, parent=1, start=None, age_s=3600, **fields):

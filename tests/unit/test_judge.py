@@ -248,7 +248,7 @@ def test_the_writer_that_fills_a_tmpfs_is_stopped():
     """Its end frees little, but it stops the loss; the file is named for a person to remove."""
 
     def rows(grown):
-        return (*SESSION, row(60, 5 * MIB, writing_bytes=grown), row(61, 300 * MIB))
+        return (*SESSION, row(60, MIB, writing_bytes=grown), row(61, 300 * MIB))
 
     found = verdict(
         growing(rows, seconds=4, per_second=150 * MIB),

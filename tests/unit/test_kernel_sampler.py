@@ -48,6 +48,34 @@ def test_activity_is_read_when_asked_for(proc):
     assert (activity.swap_in_pages, activity.oom_kill) == (5, 2)
 
 
+def test_activity_costs_one_read_where_the_last_counter_came_with_the_first(proc):
+    """Each read of /proc/vmstat has the kernel format all of it."""
+    reads = []
+
+    def pread(fd, size, offset):
+        reads.append(Path(f"/proc/self/fd/{fd}").readlink())
+        return os.pread(fd, size, offset)
+
+    sensor = sampler(proc, pread=pread)
+    reads.clear()
+    sensor.sample(0, with_activity=True)
+
+    assert sum(path.name == "vmstat" for path in reads) == 1
+
+
+def test_activity_is_read_to_the_end_where_a_read_stops_early(proc):
+    """The kernel stops a read at a full buffer, and old kernels lack the last counter."""
+
+    def pread(fd, size, offset):
+        return os.pread(fd, min(size, 1024 if offset == 0 else size), offset)
+
+    sensor = sampler(proc, pread=pread)
+    text = (proc.root / "proc/vmstat").read_bytes()
+    (proc.root / "proc/vmstat").write_bytes(b"nr_filler 1\n" * 100 + text)
+
+    assert sensor.sample(0, with_activity=True).activity is not None
+
+
 def test_a_kernel_without_mem_available_is_refused_at_the_start(proc):
     proc.write("proc/meminfo", b"MemTotal: 1 kB\nMemFree: 1 kB\n")
 

@@ -150,3 +150,12 @@ def test_what_cannot_be_read_is_not_known_to_match(entry, expected):
 
     assert unknown_is_false == [bool(one) for one in expected]
     assert found[2] == expected[2]
+
+
+def test_an_adjustment_of_the_old_scale_in_an_entry_is_said():
+    text = '[victims]\navoid_more = [{ unit = "^db[.]service$", oom_score_adj = -10 }]\n'
+
+    findings = [f for f in lint(load_text(text), Surroundings()) if "oom_adj" in f.what]
+
+    assert [finding.key for finding in findings] == ["victims.avoid"]
+    assert "-588" in findings[0].what

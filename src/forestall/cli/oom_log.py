@@ -19,12 +19,13 @@ from forestall.cli.oom_sources import (
     ring_source,
 )
 from forestall.forensics import Incident, Scanner, parse
+from forestall.forensics.escape import visible
 from forestall.forensics.jsonable import finding_to_json, to_json
 from forestall.forensics.merge import fold_copies, identity
 from forestall.forensics.rules import findings
 from forestall.forensics.story import headline
-from forestall.forensics.escape import visible
-from forestall.forensics.times import moment, since as since_moment
+from forestall.forensics.times import moment
+from forestall.forensics.times import since as since_moment
 from forestall.forensics.vmstat import oom_kill_counter, reconcile
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ def _sources(
         found = journal_source(since)
         if found is None:
             raise click.ClickException("journalctl is not here, or may not read the journal.")
+        if found.portions == ():
+            err().print("The journal has no such records, or this user may not read them.")
         sources.append(found)
     if dmesg:
         sources.append(ring_source())
@@ -93,7 +96,8 @@ def _sources(
 def document(incidents: Sequence[Incident]) -> list[dict[str, Any]]:
     """Give the incidents as plain values, each with its findings."""
     return [
-        to_json(incident) | {"findings": [finding_to_json(f) for f in findings(incident, incidents)]}
+        to_json(incident)
+        | {"findings": [finding_to_json(f) for f in findings(incident, incidents)]}
         for incident in incidents
     ]
 

@@ -15,6 +15,7 @@ import os
 import selectors
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
@@ -31,10 +32,10 @@ SILENCE_S = 2.0
 
 KMSG = "/dev/kmsg"
 _RECORD_BYTES = 8192
-_OPENERS: dict[str, Callable[[Path], IO[bytes]]] = {
-    ".gz": lambda path: gzip.open(path, "rb"),
-    ".xz": lambda path: lzma.open(path, "rb"),
-    ".bz2": lambda path: bz2.open(path, "rb"),
+_UNPACKERS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
+    ".gz": lambda packed: gzip.GzipFile(fileobj=packed),  # type: ignore[dict-item,return-value]
+    ".xz": lzma.LZMAFile,
+    ".bz2": bz2.BZ2File,
 }
 _PERMISSION = (
     "no permission to read the kernel's messages; run as root, join the group adm or"
@@ -82,8 +83,9 @@ def _file_portions(path: Path) -> Iterator[bytes]:
         if str(path) == "-":
             yield from iter(lambda: sys.stdin.buffer.read(PORTION_BYTES), b"")
             return
-        opener = _OPENERS.get(path.suffix)
-        with opener(path) if opener else path.open("rb") as log:
+        with path.open("rb") as packed:
+            unpack = _UNPACKERS.get(path.suffix)
+            log = unpack(packed) if unpack else packed
             yield from iter(lambda: log.read(PORTION_BYTES), b"")
     except (OSError, EOFError, lzma.LZMAError) as error:
         raise CannotRead(f"{path}: {error}") from error
@@ -102,12 +104,21 @@ def journal_command(since: str | None, *, follow: bool = False) -> list[str]:
 def run_source(name: str, arguments: list[str]) -> Source | None:
     """Run a command and read what it prints; None if it is not here or may not."""
     try:
-        done = subprocess.run(arguments, capture_output=True, check=False)
+        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     except OSError:
         return None
-    if done.returncode != 0 and not done.stdout:
-        return None
-    return Source(name, [done.stdout])
+    portions = _output(process)
+    first = next(portions, b"")
+    if not first:
+        return None if process.wait() != 0 else Source(name, ())
+    return Source(name, chain((first,), portions))
+
+
+def _output(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    with process:
+        if process.stdout is not None:
+            output = process.stdout
+            yield from iter(lambda: output.read(PORTION_BYTES), b"")
 
 
 def journal_source(since: str | None) -> Source | None:
@@ -150,7 +161,7 @@ def _records(path: str) -> Iterator[bytes]:
 def any_source(since: str | None) -> Source:
     """Read the journal, or else the ring buffer."""
     found = journal_source(since)
-    if found is not None and any(found.portions):
+    if found is not None and found.portions != ():
         return found
     return ring_source()
 

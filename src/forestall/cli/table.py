@@ -31,11 +31,11 @@ SECTIONS: tuple[tuple[str, tuple[Row, ...]], ...] = (
     (
         "Who would go",
         (
-            Row("scores", "scores", "Processes in the order in which they would be ended."),
-            Row("top", "top", "The largest users of memory."),
+            Row("scores", "scores", "Processes by the kernel's score, and who would go next."),
+            Row("top", "top", "The same live, with actions through the guard."),
             Row("explain", "explain", "Why a process stands where it stands."),
-            Row("memory", "memory", "Where the memory is."),
-            Row("watch", "watch", "Follow memory and the guard on a full screen."),
+            Row("memory", "memory", "Where memory is when processes do not explain it."),
+            Row("watch", "watch", "Follow memory: its level, who holds it, who could go."),
         ),
     ),
     (

@@ -62,6 +62,13 @@ SIGNALS = (
         help="Share of the window in which all tasks waited for memory (PSI).",
     ),
     SignalForm(
+        Signal.STALL_IO,
+        "share",
+        window=True,
+        example="stall_io[2s] > 20%",
+        help="Share of the window in which all tasks waited for a disk (PSI).",
+    ),
+    SignalForm(
         Signal.TIME_LEFT,
         "duration",
         window=False,

@@ -42,10 +42,12 @@ or `uid`:
 
 ```toml
 [victims]
-never = ["^payments$", { unit = "^database@" }]
+never = ["^payments$", { unit = "^database@", oom_score_adj = -500 }]
 avoid_more = [{ exe = "^/opt/backup/" }]
 prefer_more = [{ cmdline = "--type=renderer" }, { uid = 1001 }]
 ```
+
+`oom_score_adj` in an entry is what `forestall protect` gives to the processes it matches.
 
 The first rule that matches a process counts: `never` before all; then what was written
 in files, then what is built in; within these `avoid`, `normal`, `prefer`.
@@ -64,7 +66,16 @@ for = "1s"
 
 [triggers.low]
 enabled = false
+
+[triggers.cache-at-medium]  # drop the page cache when less than 15% is available
+enabled = true
+
+[triggers.swap-above-half]  # and recycle swap when more than half of it is in use
+enabled = true
 ```
+
+The last two are known and off: the clean-up that many scripts do by themselves, here behind the
+same guards as `forestall clean`.
 
 """
 

@@ -17,6 +17,7 @@ from forestall.config.forms import duration_text
 from forestall.core.model import Stage, Standing
 from forestall.core.rules import Field, Signal, whole_of
 from forestall.core.units import SECOND, human_bytes
+from forestall.core.wards import is_old_scale, of_oom_adj
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -276,6 +277,11 @@ def _old_scale(settings: Settings, processes: Sequence[Process] | None) -> Itera
     remedy = "write -1000 for never; forestall protect knows who should have it"
     if settings.options.oom_score_adj == OLD_OOM_ADJ_NEVER:
         yield Finding("guard.oom_score_adj", _old_scale_text("the guard"), remedy)
+    for rule in settings.rules.victim_rules:
+        if rule.adjust is not None and is_old_scale(rule.adjust):
+            meant = of_oom_adj(rule.adjust)
+            what = f"oom_score_adj {rule.adjust} is a number of the old oom_adj, taken as {meant}"
+            yield Finding(_key(rule), what, f"write {meant}, or protect --exact")
     for process in processes or ():
         if process.oom_score_adj == OLD_OOM_ADJ_NEVER:
             who = f"process {process.pid} ({process.name})"

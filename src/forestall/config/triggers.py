@@ -2,6 +2,7 @@
 
 A table under the name of a default trigger changes what it names and keeps the
 rest; a new name needs ``stage`` and ``when``; ``enabled = false`` takes one out.
+Two more are known by name and off until they are named: the seed's clean-up.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from forestall.config import forms
 from forestall.config.conditions import parse_condition, render_condition
 from forestall.config.suggest import did_you_mean
 from forestall.core.model import Stage
-from forestall.core.rules import DEFAULT_TRIGGERS, Trigger
-from forestall.core.units import MINUTE
+from forestall.core.rules import DEFAULT_TRIGGERS, Limit, Trigger, available, swap_free
+from forestall.core.units import MINUTE, SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,10 +43,35 @@ KEYS = (
     TriggerKey("stage", '"kill"', "What to do: " + ", ".join(stage.value for stage in Stage) + "."),
     TriggerKey("when", '["available < 5%", "swap_free < 10%"]', "Conditions; all hold at once."),
     TriggerKey("for", '"1s"', "How long they must hold; absent means at once."),
+    TriggerKey(
+        "action",
+        '"page-cache"',
+        'At the stage relieve: `"page-cache"`, `"swap"`, `"reclaim"` (cold cgroups, if absent) or '
+        '`"cgroup PATH"`. Each is refused, with the reason, where it would harm.',
+    ),
     TriggerKey("enabled", "false", "False takes the trigger out."),
 )
 _KEY_NAMES = tuple(key.name for key in KEYS)
-_DEFAULTS = {trigger.name: trigger for trigger in DEFAULT_TRIGGERS}
+OPTIONAL_TRIGGERS = (
+    Trigger(
+        "cache-at-medium",
+        Stage.RELIEVE,
+        (available(Limit(0.15)),),
+        hold_ns=5 * SECOND,
+        action="page-cache",
+    ),
+    Trigger(
+        "swap-above-half",
+        Stage.RELIEVE,
+        (available(Limit(0.15)), swap_free(Limit(0.50))),
+        hold_ns=5 * SECOND,
+        action="swap",
+    ),
+)
+"""Known by name and off, until a table with their name is there; the seed's clean-up."""
+_DEFAULTS = {trigger.name: trigger for trigger in (*DEFAULT_TRIGGERS, *OPTIONAL_TRIGGERS)}
+_ACTIONS = ("page-cache", "swap", "reclaim")
+_CGROUP = "cgroup "
 _STAGES = {stage.value: stage for stage in Stage}
 
 
@@ -71,6 +97,9 @@ def read_trigger(name: str, table: Mapping[str, Any]) -> tuple[Trigger | None, d
     enabled = _take(table, "enabled", wrong, forms.parse_flag, fallback=True)
     stage = _take(table, "stage", wrong, _stage, fallback=default.stage if default else None)
     hold_ns = _take(table, "for", wrong, _hold, fallback=default.hold_ns if default else 0)
+    action = _take(table, "action", wrong, _action, fallback=default.action if default else "")
+    if "action" in table and stage is not Stage.RELIEVE:
+        wrong.setdefault("action", 'goes with stage = "relieve"')
     conditions = default.conditions if default else ()
     if "when" in table:
         conditions = _conditions(table["when"], wrong)
@@ -80,7 +109,9 @@ def read_trigger(name: str, table: Mapping[str, Any]) -> tuple[Trigger | None, d
                 wrong[key] = f"is missing{_maybe_default(name)}"
     if wrong or not enabled or stage is None:
         return None, wrong
-    return Trigger(name, stage, conditions, hold_ns), wrong
+    return Trigger(
+        name, stage, conditions, hold_ns, action if stage is Stage.RELIEVE else ""
+    ), wrong
 
 
 def render_trigger(trigger: Trigger) -> list[str]:
@@ -91,6 +122,8 @@ def render_trigger(trigger: Trigger) -> list[str]:
     lines.append("]")
     if trigger.hold_ns:
         lines.append(f"for = {forms.render_duration(trigger.hold_ns)}")
+    if trigger.action:
+        lines.append(f"action = {forms.render_text(trigger.action)}")
     return lines
 
 
@@ -115,6 +148,14 @@ def _stage(raw: object) -> Stage | None:
     if not isinstance(raw, str) or raw not in _STAGES:
         raise ValueError("write one of " + ", ".join(f'"{name}"' for name in _STAGES))
     return _STAGES[raw]
+
+
+def _action(raw: object) -> str:
+    if isinstance(raw, str):
+        path = raw.removeprefix(_CGROUP)
+        if raw in _ACTIONS or (raw.startswith(_CGROUP) and path.strip() and ".." not in path):
+            return raw
+    raise ValueError('write one of "page-cache", "swap", "reclaim", "cgroup PATH"')
 
 
 def _hold(raw: object) -> int:

@@ -1,7 +1,8 @@
 """The lists of ``[victims]``: entries to victim rules and back.
 
 An entry is a string, a regular expression on the process name, or a table with
-one of ``name exe cmdline unit cgroup uid``. A list replaces the one it stands
+one of ``name exe cmdline unit cgroup uid``, and perhaps ``oom_score_adj``, which
+``forestall protect`` gives to what it matches. A list replaces the one it stands
 for; the list with ``_more`` after its name adds to it, over all files.
 
 The first rule that matches a process counts, so the order is part of the
@@ -18,10 +19,12 @@ from forestall.config import forms
 from forestall.config.suggest import did_you_mean
 from forestall.core.model import Standing
 from forestall.core.rules import DEFAULT_VICTIM_RULES, Field, VictimRule
+from forestall.core.wards import ADJUST_LEAST, ADJUST_MOST
 
 PATTERN_CHARACTERS_MAX = 2000
 ENTRIES_MAX = 200
 UID_MAX = 2**32 - 2
+ADJUST_KEY = "oom_score_adj"
 # The kernel keeps 15 bytes of a name (TASK_COMM_LEN with its closing NUL).
 NAME_BYTES_MAX = 15
 
@@ -61,12 +64,13 @@ def parse_entry(raw: object, row: VictimList, source: str) -> VictimRule:
 
     Raises: ValueError with a sentence for the person who wrote it.
     """
-    field, pattern = _field_and_pattern(raw)
+    adjust, rest = _adjust(raw)
+    field, pattern = _field_and_pattern(rest)
     built_in = _BUILT_IN.get((row.standing, field, pattern))
-    if built_in is not None:
+    if built_in is not None and adjust is None:
         return built_in
     label = f"{row.name} {field.value} {pattern!r} ({source})"
-    return VictimRule(row.standing, field, pattern, label)
+    return VictimRule(row.standing, field, pattern, label, adjust)
 
 
 def is_built_in(rule: VictimRule) -> bool:
@@ -86,11 +90,20 @@ def in_order(rules: list[VictimRule]) -> tuple[VictimRule, ...]:
 
 def render_entry(rule: VictimRule) -> str:
     """Write a rule as an entry of its list."""
-    if rule.field is Field.NAME:
-        return forms.render_text(rule.pattern)
-    if rule.field is Field.UID:
-        return f"{{ uid = {rule.pattern} }}"
-    return f"{{ {rule.field.value} = {forms.render_text(rule.pattern)} }}"
+    text = rule.pattern if rule.field is Field.UID else forms.render_text(rule.pattern)
+    if rule.adjust is not None:
+        return f"{{ {rule.field.value} = {text}, {ADJUST_KEY} = {rule.adjust} }}"
+    return text if rule.field is Field.NAME else f"{{ {rule.field.value} = {text} }}"
+
+
+def _adjust(raw: object) -> tuple[int | None, object]:
+    """Take the adjustment out of an entry, if it has one."""
+    if not isinstance(raw, dict) or ADJUST_KEY not in raw:
+        return None, raw
+    adjust = forms.parse_integer(raw[ADJUST_KEY])
+    if not ADJUST_LEAST <= adjust <= ADJUST_MOST:
+        raise ValueError(f"{ADJUST_KEY} must lie between {ADJUST_LEAST} and {ADJUST_MOST}")
+    return adjust, {name: held for name, held in raw.items() if name != ADJUST_KEY}
 
 
 def _field_and_pattern(raw: object) -> tuple[Field, str]:

@@ -76,6 +76,19 @@ METHODS = (
         "Ends a process, named so that a recycled number is left alone.",
     ),
     Method(
+        "SetAdj",
+        "(pid: int, start_ticks: int, adj: int) -> (before: int)",
+        OWNER,
+        "Writes a process's oom_score_adj; only root may lower it.",
+    ),
+    Method(
+        "SetStanding",
+        "(pid: int, start_ticks: int, standing: ?string) -> (before: ?string)",
+        ROOT,
+        "Gives a process a standing of never, avoid, normal or prefer until it ends,\n"
+        "before all rules; without one, the rules count again.",
+    ),
+    Method(
         "GetRecord",
         "(offset: int) -> (data: string, next: int, size: int)",
         ROOT,

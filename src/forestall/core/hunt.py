@@ -19,14 +19,14 @@ from forestall.core.judge import GROWTH_MIN_SHARE, Chosen, Nobody
 from forestall.core.model import Force, Stage
 from forestall.core.sentence import plain
 from forestall.core.state import Calm, Choosing, Ending, Settling, State
-from forestall.core.trend import Trail, headroom_bytes, time_left_ns
+from forestall.core.trend import Trail, headroom_bytes, surge_left_ns, time_left_ns
 from forestall.core.units import MS, SECOND, human_bytes, human_ns
 from forestall.core.value import TYPE_CHECKING, replace
 
 if TYPE_CHECKING:
     from forestall.core.events import Request
     from forestall.core.judge import Verdict
-    from forestall.core.model import ProcessId
+    from forestall.core.model import Memory, ProcessId
     from forestall.core.rules import Rules, Trigger
 
 DOOM_NS = 500 * MS
@@ -162,7 +162,7 @@ def decide(
     """Act on a verdict, or ask for what it still lacks."""
     memory = seen.memory
     assert memory is not None
-    if shared_to_blame(seen) and not hunt.shared:
+    if shared_to_blame(seen) and not event.shared and not hunt.shared:
         # Processes do not explain the growth: find who holds shared memory before judging.
         return replace(seen, hunt=replace(hunt, shared=True)), (Survey(shared=True),)
     if not isinstance(verdict, Chosen):
@@ -173,7 +173,7 @@ def decide(
     force = Force.KILL if hunt.stage is Stage.KILL or doomed else Force.TERM
     patience_ns = rules.kill_patience_ns
     if force is Force.TERM:
-        patience_ns = min(rules.grace_ns, left_ns // 2) if left_ns is not None else rules.grace_ns
+        patience_ns = _grace_ns(seen, memory, left_ns, rules)
     victims = tuple(row.id for row in part.members)
     cgroup = part.cgroup if rules.unit_kill else ""
     ending = Ending(
@@ -203,6 +203,16 @@ def decide(
     # The end first: telling allocates in the kernel, and near the limit an allocation waits
     # (0.8 s measured in a fork storm). It is on record already.
     return replace(seen, hunt=ending), (end, told)
+
+
+def _grace_ns(seen: State, memory: Memory, left_ns: int | None, rules: Rules) -> int:
+    # While headroom still falls, half of the time that is left; by the pace the victim
+    # showed before reclaim held it back, because it will show it again.
+    if left_ns is None:
+        return rules.grace_ns
+    wanted_ns = surge_left_ns(seen.trail, seen.now_ns, memory)
+    soonest_ns = left_ns if wanted_ns is None else min(left_ns, wanted_ns)
+    return min(rules.grace_ns, soonest_ns // 2)
 
 
 def _nobody(seen: State, hunt: Choosing, verdict: Nobody) -> tuple[State, tuple[Request, ...]]:

@@ -116,7 +116,8 @@ def judge(
         if culprit is not None:
             return _chosen(case, culprit, memory, by_growth=True)
     elsewhere = _elsewhere_bytes(holdings, rows)
-    case = _case(candidates, blames, lately, need, rules)
+    # By size nobody is judged as a family: there is no need to look for them.
+    case = _Case(candidates, blames, lately, sum(lately.values()), need, (), rules)
     largest = _largest(case)
     mostly_elsewhere = elsewhere > (memory.total_bytes - memory.available_bytes) // 2
     if largest is None or (mostly_elsewhere and largest.frees_bytes < elsewhere // 2):
@@ -166,7 +167,7 @@ def _culprit(case: _Case) -> Part | None:
         return None
     single = _single(case, best)
     wanted = case.rules.family_share * case.growth
-    if single.blame >= wanted and single.frees_bytes >= MIN_FREES_BYTES:
+    if single.blame >= wanted and best.held_bytes >= MIN_FREES_BYTES:
         return single
     family = min(
         (part for part in case.parts if part.blame >= wanted),
@@ -176,7 +177,7 @@ def _culprit(case: _Case) -> Part | None:
     )
     if family is not None and not _enough_alone(case, single, family):
         return family
-    if single.blame >= CULPRIT_MIN_SHARE * case.growth and single.frees_bytes >= MIN_FREES_BYTES:
+    if single.blame >= CULPRIT_MIN_SHARE * case.growth and best.held_bytes >= MIN_FREES_BYTES:
         return single
     return _mixed_culprit(case)
 

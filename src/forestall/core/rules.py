@@ -12,6 +12,7 @@ from enum import Enum
 from forestall.core.model import Level, Memory, Stage, Standing
 from forestall.core.units import GIB, MIB, MS, SECOND
 from forestall.core.value import value
+from forestall.core.wards import names_pattern
 
 
 @value
@@ -46,6 +47,8 @@ class Signal(Enum):
     """[share] Time in which at least one task waited for memory, over the window."""
     STALL_FULL = "stall_full"
     """[share] Time in which every task waited for memory, over the window."""
+    STALL_IO = "stall_io"
+    """[share] Time in which every task waited for a disk, over the window."""
     TIME_LEFT = "time_left"
     """[ns] Until memory and swap are gone, at the pace of the last moments."""
     SURGE_LEFT = "surge_left"
@@ -80,6 +83,8 @@ class Trigger:
     stage: Stage
     conditions: tuple[Condition, ...]
     hold_ns: int = 0
+    action: str = ""
+    """What relief does at the stage relieve; empty: reclaim from cold cgroups."""
 
 
 class Field(Enum):
@@ -103,6 +108,8 @@ class VictimRule:
     """Regular expression (search); for uid a decimal number."""
     label: str
     """How the rule is named in sentences: where it came from."""
+    adjust: int | None = None
+    """The oom_score_adj that ``forestall protect`` gives; as written, perhaps on the old scale."""
 
 
 @value
@@ -213,10 +220,8 @@ DEFAULT_TRIGGERS = (
         (
             available(Limit(0.04, 512 * MIB)),
             Condition(Signal.SURGE_LEFT, below=True, number=float(3 * SECOND)),
-            time_left(600 * SECOND),
-            above(Signal.STALL_SOME, 0.15, 1 * SECOND),
+            above(Signal.STALL_SOME, 0.15, 2 * SECOND),
         ),
-        hold_ns=500 * MS,
     ),
     Trigger(
         "frozen",
@@ -232,11 +237,31 @@ DEFAULT_TRIGGERS = (
         "thrash",
         Stage.KILL,
         (
-            available(Limit(0.12, 2 * GIB)),
+            available(Limit(0.08, 2 * GIB)),
+            above(Signal.STALL_FULL, 0.25, 2 * SECOND),
+            above(Signal.STALL_IO, 0.20, 2 * SECOND),
+        ),
+        hold_ns=500 * MS,
+    ),
+    Trigger(
+        "churn",
+        Stage.KILL,
+        (
+            available(Limit(0.08, 2 * GIB)),
             above(Signal.STALL_FULL, 0.25, 2 * SECOND),
             above(Signal.READBACK, 0.25, 2 * SECOND),
+            above(Signal.REFAULTS, 8.0 * MIB, 2 * SECOND),
         ),
         hold_ns=1 * SECOND,
+    ),
+    Trigger(
+        "prolonged",
+        Stage.KILL,
+        (
+            available(Limit(0.03, 1 * GIB)),
+            above(Signal.STALL_FULL, 0.28, 10 * SECOND),
+        ),
+        hold_ns=3 * SECOND,
     ),
     Trigger(
         "soon",
@@ -253,17 +278,9 @@ DEFAULT_LEVELS = (
     LevelRule(Level.CRITICAL, 0.95, 16 * GIB),
 )
 
-_AVOID = (
-    r"^(init|systemd|systemd-.*|sshd|mysqld|mariadbd|postgres|mongod|dbus-daemon|dbus-broker"
-    r"|Xorg|Xwayland|gnome-shell|kwin_wayland|kwin_x11|plasmashell|sway|weston|mutter"
-    r"|gdm3?|sddm|lightdm|login|agetty|NetworkManager|dockerd|containerd|pipewire|wireplumber"
-    r"|apt|apt-get|dpkg|dnf|rpm|pacman|zypper|unattended-upgr)$"
-)
-_PREFER = r"(^|/)(Web Content|WebExtensions|Isolated Web Co|Privileged Cont|chromium|firefox)$"
-
 DEFAULT_VICTIM_RULES = (
-    VictimRule(Standing.AVOID, Field.NAME, _AVOID, "built-in avoid list"),
-    VictimRule(Standing.PREFER, Field.NAME, _PREFER, "built-in prefer list"),
+    VictimRule(Standing.AVOID, Field.NAME, names_pattern(Standing.AVOID), "built-in avoid list"),
+    VictimRule(Standing.PREFER, Field.NAME, names_pattern(Standing.PREFER), "built-in prefer list"),
 )
 
 DEFAULT_RULES = Rules(

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from forestall.core.model import Level, Memory
-from forestall.core.rules import Condition, LevelRule, Rules, Signal, Trigger
+from forestall.core.model import Level, Memory, Stage
+from forestall.core.rules import Condition, Rules, Signal, Trigger
 from forestall.core.trend import (
     Trail,
+    io_stall_share,
     readback_share,
     refaults_per_s,
     stall_share,
@@ -33,6 +34,8 @@ def measure(condition: Condition, trail: Trail, now_ns: int, memory: Memory) -> 
             return stall_share(trail, now_ns, window_ns, full=False)
         case Signal.STALL_FULL:
             return stall_share(trail, now_ns, window_ns, full=True)
+        case Signal.STALL_IO:
+            return io_stall_share(trail, now_ns, window_ns)
         case Signal.TIME_LEFT:
             return time_left_ns(trail, now_ns, memory)
         case Signal.SURGE_LEFT:
@@ -88,19 +91,42 @@ def acting_ceiling_bytes(rules: Rules, memory: Memory) -> int:
     return ceiling_bytes(replace(rules, triggers=acting), memory)
 
 
+def amounts(rules: Rules, memory: Memory) -> tuple[tuple[int, int], ...]:
+    """List the limits (available, swap) of the acting triggers that look at amounts only.
+
+    A trigger that also looks at stalls or trends cannot be overrun in a millisecond:
+    its windows are longer than that.
+    """
+    found = []
+    for trigger in rules.triggers:
+        limits = {
+            condition.signal: condition.amount
+            for condition in trigger.conditions
+            if condition.below and condition.amount is not None
+        }
+        if trigger.stage.rank < Stage.TERMINATE.rank or len(limits) < len(trigger.conditions):
+            continue
+        available = limits.get(Signal.AVAILABLE)
+        swap = limits.get(Signal.SWAP_FREE)
+        found.append(
+            (
+                available.of(memory.total_bytes) if available else memory.total_bytes,
+                swap.of(memory.swap_total_bytes) if swap else memory.swap_total_bytes,
+            )
+        )
+    return tuple(found)
+
+
 def level_of(memory: Memory, current: Level, rules: Rules) -> Level:
     """Find the level of fullness, with hysteresis on the way down."""
     level = Level.NORMAL
+    used_share, available_bytes = memory.used_share, memory.available_bytes
     for rule in rules.levels:
-        entered = rule.level.rank <= current.rank
-        if _reached(rule, memory, rules.level_margin_share if entered else 0.0):
+        margin = rules.level_margin_share if rule.level.rank <= current.rank else 0.0
+        full = used_share >= rule.used_share - margin
+        if full and available_bytes <= rule.available_max_bytes * (1.0 + margin):
             level = rule.level
     return level
-
-
-def _reached(rule: LevelRule, memory: Memory, margin_share: float) -> bool:
-    allowed = rule.available_max_bytes * (1.0 + margin_share)
-    return memory.available_bytes <= allowed and memory.used_share >= rule.used_share - margin_share
 
 
 def _compare(condition: Condition, found: float, limit: float) -> bool:

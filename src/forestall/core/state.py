@@ -83,6 +83,9 @@ class Ceilings:
     """Above this much available memory no trigger can hold."""
     acting_bytes: int
     """Above this much nothing can be ended."""
+    amounts: tuple[tuple[int, int], ...] = ()
+    """For each acting trigger that looks at amounts only: available and swap below which it
+    acts at once. These are what a fast hog can overrun between two samples."""
 
 
 @value

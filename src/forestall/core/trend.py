@@ -7,6 +7,8 @@ oldest remembered point inside the window, so it needs no smoothing constants.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 from forestall.core.model import Activity, Memory
 from forestall.core.units import MS, SECOND
 from forestall.core.value import TYPE_CHECKING, value
@@ -50,6 +52,7 @@ class Flow:
     swap_out_pages: int
     refault_pages: int
     major_faults: int
+    io_full_us: int | None = None
 
 
 @value
@@ -136,6 +139,20 @@ def readback_share(trail: Trail, now_ns: int, window_ns: int) -> float | None:
     return (pages_in + refaults) / moved if moved > 0 else 0.0
 
 
+def io_stall_share(trail: Trail, now_ns: int, window_ns: int) -> float | None:
+    """Share of the window in which every task waited for a disk.
+
+    Stall without it is reclaim at work: a burst that is being pushed out. Stall with it
+    is memory waited for: a thrash. Measured in guests: 0.01 to 0.05 against 0.3 to 0.8.
+    """
+    span = _flow_span(trail, now_ns, window_ns)
+    if span is None or span[0].io_full_us is None or span[1].io_full_us is None:
+        return None
+    first, last = span
+    lost_us = span[1].io_full_us - span[0].io_full_us
+    return min(1.0, max(0.0, lost_us * 1000 / (last.now_ns - first.now_ns)))
+
+
 def falling_per_s(trail: Trail, now_ns: int, headroom_now_bytes: int, window_ns: int) -> float:
     """Bytes per second by which headroom fell over the window; 0.0 when it did not."""
     points = trail.points
@@ -168,11 +185,14 @@ def surge_left_ns(trail: Trail, now_ns: int, memory: Memory) -> int | None:
     """Time until memory and swap are gone at the fastest pace of the last seconds.
 
     Once memory is short, reclaim holds the greedy back and the present pace flatters:
-    what counts is what they want. None when nothing fell.
+    what counts is what they want. None when nothing fell, or no more over the last
+    two seconds.
     Cost: one walk over at most 60 points.
     """
     pace = 0.0
     points = trail.points
+    if falling_per_s(trail, now_ns, headroom_bytes(memory), 2 * SECOND) <= 0.0:
+        return None
     late = len(points)
     for early in range(len(points) - 1, -1, -1):
         first = points[early]
@@ -216,6 +236,7 @@ def _flow(now_ns: int, activity: Activity) -> Flow:
         # Before 5.9 the kernel counted refaults of file pages only: swap-ins stand in for anon.
         (activity.swap_in_pages if anon is None else anon) + (file or 0),
         activity.major_faults,
+        activity.io_full_us,
     )
 
 
@@ -241,10 +262,6 @@ def _recent(points: tuple[Moment, ...], now_ns: int) -> tuple[Moment, ...]:
 
 
 def _oldest_within(points: tuple[Moment, ...], since_ns: int) -> Moment:
-    # The trail is short and usually asked for its last seconds: walk from the end.
-    found = points[-1]
-    for point in reversed(points):
-        if point.now_ns < since_ns:
-            break
-        found = point
-    return found
+    # Moments are tuples that begin with their time, so a bare time sorts just before its moment.
+    index = bisect_left(points, (since_ns,))  # type: ignore[type-var]
+    return points[min(index, len(points) - 1)]

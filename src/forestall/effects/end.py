@@ -80,6 +80,10 @@ class EndProcess:
             self._kill_unit(request.cgroup)
         for victim in request.victims:
             answer = self._signal(victim, request.force, now_ns)
+            if isinstance(answer, Refused):
+                # Once more: what fails for want of memory may pass, and a hog that is stepped
+                # over costs somebody else's life.
+                answer = self._signal(victim, request.force, now_ns)
             if answer is not None:
                 news.append(answer)
             else:

@@ -57,6 +57,11 @@ AGENTS: tuple[Row, ...] = (
         (?:,\ badness:\ (?P<badness>-?\d+))?(?:,\ VmRSS:\ (?P<rss_mib>\d+)\ MiB)?""",
     ),
     _row(
+        "earlyoom",
+        "Killing process ",
+        r"""\bearlyoom(?:\[\d+\])?:\ Killing\ process\ (?P<pid>\d+)\ (?P<comm>[^"'].{0,14})$""",
+    ),
+    _row(
         "nohang",
         "adness: ",
         r"""\bPID:\ (?P<pid>\d+),\ [Nn]ame:\ (?P<comm>.*?),\ (?:[\w ]+:\ [^,]*,\ )*?
@@ -67,6 +72,11 @@ AGENTS: tuple[Row, ...] = (
         "nohang",
         "to the victim",
         r"""\b[Ss]end(?:ing)?\ SIG(?:TERM|KILL)\ to\ the\ victim""",
+    ),
+    _row(
+        "nohang",
+        "Run the command: ",
+        r"""^(?:nohang(?:-desktop)?(?:\[\d+\])?:)?\s*Run\ the\ command:\ """,
     ),
     _row(
         "nohang",
@@ -88,8 +98,8 @@ AGENTS: tuple[Row, ...] = (
     _row(
         "oomd",
         "oomd kill: ",
-        r"""\boomd\ kill:\ (?:[\d.]+\ ){3}(?P<cgroup>\S+)\ \d+
-        (?:\ (?P<reason>ruleset:.*))?""",
+        r"""\boomd\ kill:\ +(?:[\d.]+\ +){3}(?P<cgroup>\S+)\ +\d+
+        (?:\ +(?P<reason>\S.*))?""",
     ),
     _row(
         "talos",
@@ -122,9 +132,15 @@ AGENTS: tuple[Row, ...] = (
     _row(
         "kubelet",
         "evicted successfully",
-        r"""[Ee]viction\ manager:\ pod\ (?:is\ evicted\ successfully"\ pod="(?P<unit>[^"]+)
-        |(?P<reason>\S+)\ is\ evicted\ successfully)""",
+        r"""[Ee]viction\ manager:\ pod\ (?:is\ evicted\ successfully"\ pod=")?
+        (?P<unit>[^"\s]+)(?:"|\ is\ evicted\ successfully)""",
         "echo",
+    ),
+    _row(
+        "lowmemorykiller",
+        "lowmemorykiller: Killing",
+        r"""lowmemorykiller:\ Killing\ '(?P<comm>[^']*)'\ \((?P<pid>\d+)\)
+        (?:,\ adj\ (?P<adj>-?\d+))?""",
     ),
     _row(
         "lmkd",
@@ -134,9 +150,9 @@ AGENTS: tuple[Row, ...] = (
     ),
     _row(
         "forestall",
-        "ended ",
-        r"""\bforestall(?:-guard)?(?:\[\d+\])?:?\ (?:.{0,40}?\b)?ended\ (?P<pid>\d+)\ \((?P<comm>.*?)\)
-        (?=[\s,;:.]|$)(?:[^\n]*?\breason[=:]\ ?(?P<reason>.*))?""",
+        "sent SIG",
+        r"""\bforestall(?:\[\d+\])?:\ (?:ended:\ )?sent\ SIG(?:TERM|KILL)\ to\ (?P<pid>\d+)
+        \ \((?P<comm>.*?)\)(?=$|\ and\ \d+\ more)""",
     ),
 )
 
@@ -183,6 +199,9 @@ class AgentReader:
         if row.agent == "kubelet" and not note.get("reason", "memory").startswith("memory"):
             return None
         given = {**note, **given}
+        if row.agent == "nohang" and "pid" not in given:
+            # Words that others may use too: without a victim named before they say nothing.
+            return None
         if self._known(row, given, line):
             return None
         return AgentKill(

@@ -1,26 +1,20 @@
 """Hostile text made harmless for a terminal, a log or a page.
 
-Process names and cgroup paths are chosen by whoever runs there. Control
-characters, terminal escapes, and the marks that turn text around are written
-as escapes; the rest of Unicode is kept.
+Process names and cgroup paths are chosen by whoever runs there. Control characters,
+terminal escapes, the marks that turn text around, and blanks that are not the
+blank are written as escapes; the rest of Unicode is kept.
 """
 
 from __future__ import annotations
 
-import unicodedata
-
-_HARMFUL = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-
 
 def visible(text: str) -> str:
-    r"""Write control and formatting characters as ``\x1b``, ``\u202e``; keep the rest."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(_one(char) for char in text)
+    r"""Write what does not print as ``\x1b``, ``\u202e``; keep the rest."""
+    return text if text.isprintable() else "".join(_one(char) for char in text)
 
 
 def _one(char: str) -> str:
-    if unicodedata.category(char) not in _HARMFUL:
+    if char.isprintable():
         return char
     code = ord(char)
     if code < 0x100:

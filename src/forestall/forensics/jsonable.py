@@ -52,7 +52,7 @@ def finding_to_json(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> Any:  # noqa: ANN401 - JSON is what it is
     if isinstance(value, Evidence):
         return {"line": value.line, "text": value.text}
     if isinstance(value, tuple):

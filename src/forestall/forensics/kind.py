@@ -18,8 +18,12 @@ _CONSTRAINTS = {
     "CONSTRAINT_CPUSET": "cpuset",
     "CONSTRAINT_MEMORY_POLICY": "mempolicy",
 }
-_MEMCG_CALLS = re.compile(r"^(?:__)?(?:mem_cgroup_(?:out_of_memory|oom|do_charge)|try_charge|pagefault_memcg)")
-_GLOBAL_CALLS = re.compile(r"^_*(?:alloc_pages|alloc_frozen_pages|folio_alloc|get_free_pages|page_cache_alloc)")
+_MEMCG_CALLS = re.compile(
+    r"^(?:__)?(?:mem_cgroup_(?:out_of_memory|oom|do_charge)|try_charge|pagefault_memcg)"
+)
+_GLOBAL_CALLS = re.compile(
+    r"^_*(?:alloc_pages|alloc_frozen_pages|folio_alloc|get_free_pages|page_cache_alloc)"
+)
 _KERNEL_THREADS = re.compile(
     r"^(?:kworker|kswapd|swapper|kthreadd|ksoftirqd|khugepaged|kcompactd|nfsd|jbd2|migration"
     r"|kdevtmpfs|loop\d|md\d|z_|txg_|xfs|btrfs|dmcrypt|irq/)"
@@ -129,6 +133,6 @@ def _by_flags(signs: Signs) -> tuple[str, str]:
         signs.gfp_flags is None and signs.gfp_mask in _PLAIN_KERNEL
     )
     thread = signs.comm is not None and _KERNEL_THREADS.match(signs.comm)
-    if plain and signs.order == 0 and not thread and not signs.trace:
+    if plain and signs.order == 0 and not thread:
         return "memcg", "allocation flags"
     return "global", "allocation flags"

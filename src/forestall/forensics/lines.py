@@ -27,8 +27,24 @@ _EDGES_KEPT = 32
 _EDGES_SURE = 3
 
 COLUMNS = frozenset(
-    "pid uid tgid total_vm rss rss_anon rss_file rss_shmem nr_ptes nr_pmds pgtables_bytes swapents"
-    " cpu oom_adj oom_score_adj name".split()
+    [
+        "pid",
+        "uid",
+        "tgid",
+        "total_vm",
+        "rss",
+        "rss_anon",
+        "rss_file",
+        "rss_shmem",
+        "nr_ptes",
+        "nr_pmds",
+        "pgtables_bytes",
+        "swapents",
+        "cpu",
+        "oom_adj",
+        "oom_score_adj",
+        "name",
+    ]
 )
 
 _START = re.compile(
@@ -62,7 +78,9 @@ _DIGITS = re.compile(r"\d{1,5}$")
 _ENDS_IN_NUMBER = re.compile(r"(?:oom_score_adj[=:]-?|,uid=)\d+$")
 _HEAD_DONE = re.compile(r"(?:oom_score_adj|oom_adj|oomkilladj)=-?\d")
 _FIELDS = re.compile(r"total-vm:|vsz:|rss:\d|\bUID[: ]|pgtables:|oom_score_adj:|^now ")
-_SIZES = re.compile(r"\s*[\w()]*:?\s?\d*[kK]B\b|\s*all_unreclaimable|\s*\d+\*\d+kB|\s*\([A-Z]+\)|\s*=\s")
+_SIZES = re.compile(
+    r"\s*[\w()]*:?\s?\d*[kK]B\b|\s*all_unreclaimable|\s*\d+\*\d+kB|\s*\([A-Z]+\)|\s*=\s"
+)
 _SIZED = re.compile(
     r"\s*(?:Node \d+ )?\w+(?: free:|: \d+\*|\d* active_anon:| hugepages)|\s*Memory cgroup stats for"
 )
@@ -216,7 +234,9 @@ class Joiner:
         # A terminal breaks every line at the same column; a mail program, at the last blank before.
         edge = max(self._edges)
         at_edge = sum(length == edge for length in self._edges)
-        return self._length == edge and at_edge >= _EDGES_SURE and at_edge * 3 >= len(self._edges) * 2
+        return (
+            self._length == edge and at_edge >= _EDGES_SURE and at_edge * 3 >= len(self._edges) * 2
+        )
 
     def _continues(self, raw: str) -> bool:
         line = self._open

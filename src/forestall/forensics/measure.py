@@ -69,7 +69,7 @@ def victim_row(incident: Incident) -> Task | None:
     if victim is None:
         return None
     for task in incident.tasks:
-        if task.pid == victim.pid or task.tgid == victim.pid:
+        if victim.pid in {task.pid, task.tgid}:
             return task
     return None
 

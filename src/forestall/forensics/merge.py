@@ -19,7 +19,17 @@ _FOLDED = tuple(
     field.name
     for field in fields(Incident)
     if field.name
-    not in {"lines", "first_line", "repeats", "counts", "complete", "missing", "kind", "kind_from", "source"}
+    not in {
+        "lines",
+        "first_line",
+        "repeats",
+        "counts",
+        "complete",
+        "missing",
+        "kind",
+        "kind_from",
+        "source",
+    }
 )
 
 

@@ -27,7 +27,7 @@ _ISO = re.compile(
 )
 _BRACKET_TIME = re.compile(r"\[[^\[\]]{0,48}?\d{1,2}:\d{2}:\d{2}[^\[\]]{0,32}\]:?")
 _SYSLOG = re.compile(
-    r"(?:[^\W\d]{2,10}[.,]?\s)?(?:[^\W\d]{2,10}\.?|\d{1,2}[^\W\d])\s{1,2}\d{1,2},?\s"
+    r"(?:\d{4}\s)?(?:[^\W\d]{2,10}[.,]?\s)?(?:[^\W\d]{2,10}\.?|\d{1,2}[^\W\d])\s{1,2}\d{1,2},?\s"
     r"(?:\d{4}\s)?\d{2}:\d{2}:\d{2}(?:[.,]\d{1,9})?(?:\s\d{4}(?=\s))?:?(?=\s|$)"
 )
 _DAY_FIRST = re.compile(
@@ -35,6 +35,7 @@ _DAY_FIRST = re.compile(
     r"\d{2}:\d{2}:\d{2}(?:[.,]\d{1,9})?:?(?=\s|$)"
 )
 _CLOCK = re.compile(r"\d{2}:\d{2}:\d{2}(?:[.,]\d{1,9})?:?(?=\s|$)")
+_TIMES = (_ISO, _CLOCK, _SYSLOG, _DAY_FIRST)
 _FACILITY = re.compile(
     r"(?:([\w.:-]{2,64}):\s)?(kern|user|mail|daemon|auth|syslog|lpr|news|uucp|cron|authpriv|ftp|"
     r"local\d)\s{0,4}:\s?"
@@ -197,10 +198,7 @@ def _time(line: str, start: int, state: _State) -> int | None:
             caller = re.search(r"caller=([TC]\d+)", record[4])
             state.caller = caller[1] if caller else None
             return record.end()
-        patterns = (_ISO, _CLOCK, _SYSLOG, _DAY_FIRST)
-    else:
-        patterns = (_SYSLOG,)
-    for pattern in patterns:
+    for pattern in _TIMES if line[start : start + 1].isdigit() else (_SYSLOG,):
         found = pattern.match(line, start)
         if found is not None:
             state.time = f"{state.time} {found[0]}" if state.time else found[0].rstrip(":")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from forestall.forensics.kind import Signs, kind_of
 from forestall.forensics.lines import Line
@@ -44,7 +45,7 @@ class Report:
     first: int
     phase: int = 0
     ignored: bool = False
-    """A memory dump of another kind (a failed allocation, SysRq-m): swallowed, never an incident."""
+    """A memory dump of another kind (a failed allocation, SysRq-m): never an incident."""
     head: Head | None = None
     comm: str | None = None
     cpu: Cpu | None = None
@@ -117,6 +118,7 @@ class Report:
         ram = numbers.get("ram_pages")
         kind, kind_from = kind_of(self._signs())
         missing = self._missing()
+        named: dict[str, Any] = {**self._places(), **numbers}
         return Incident(
             kind=kind,
             kind_from=kind_from,
@@ -124,14 +126,13 @@ class Report:
             gfp_mask=self.head.gfp_mask if self.head else None,
             gfp_flags=self.head.gfp_flags if self.head else None,
             order=self.head.order if self.head else None,
-            **self._places(),
             oom_group=self.oom_group,
             victims=victims,
             scored=self._scored(),
             page_size_kb=page_kb,
             page_size_from=page_from,
             total_ram_kb=ram * page_kb if ram is not None and page_kb is not None else None,
-            **{name: value for name, value in numbers.items() if name in _NUMBER_FIELDS},
+            **named,
             memcg_stat_kb=self.state.memcg_stat_kb,
             vm_pages=self.state.vm_pages,
             zones=tuple(self.state.zones.values()),
@@ -234,8 +235,11 @@ class Report:
             return (Victim(pid=self.chosen.pid, comm=self.chosen.comm, score=score),)
         return ()
 
-    def _name(self, killed: Killed, tasks: tuple[Task, ...]) -> str:
+    def _name(self, killed: Killed, tasks: tuple[Task, ...]) -> str | None:
         """Choose among names that differ only in blanks, which a broken line may add."""
+        if killed.comm is None:
+            named = self.oom_kill is not None and self.oom_kill.pid == killed.pid
+            return self.oom_kill.task if self.oom_kill is not None and named else None
         said = [killed.comm]
         if self.oom_kill is not None and self.oom_kill.pid == killed.pid:
             said.append(self.oom_kill.task or "")
@@ -285,13 +289,6 @@ class Report:
         if not self.done:
             missing.append("kill line")
         return tuple(missing)
-
-
-_NUMBER_FIELDS = frozenset(
-    "ram_pages highmem_pages reserved_pages cma_pages swap_total_kb swap_free_kb memcg_usage_kb"
-    " memcg_limit_kb memcg_failcnt memsw_usage_kb memsw_limit_kb swap_usage_kb swap_limit_kb"
-    " kmem_usage_kb kmem_limit_kb".split()
-)
 
 
 def _is_page(size_kb: int) -> bool:

@@ -7,6 +7,7 @@ or none. It says nothing about what the log does not say.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from shlex import quote
 
 from forestall.forensics.badness import footprint_pages
@@ -30,7 +31,16 @@ Rule = Callable[[Incident, Sequence[Incident]], Finding | None]
 
 _RUNTIMES = frozenset({"java", "node", "dotnet", "mono", "beam.smp", "ruby", "MainThread"})
 _DATABASES = frozenset(
-    {"mysqld", "mariadbd", "postgres", "mongod", "redis-server", "oracle", "memcached", "clickhouse"}
+    {
+        "mysqld",
+        "mariadbd",
+        "postgres",
+        "mongod",
+        "redis-server",
+        "oracle",
+        "memcached",
+        "clickhouse",
+    }
 )
 _SERVERS = ("httpd", "apache2", "php-fpm", "nginx", "uwsgi", "gunicorn", "puma", "php-cgi")
 _MANY = 6
@@ -223,7 +233,7 @@ def shrinking_victims(incident: Incident, log: Sequence[Incident]) -> Finding | 
     sizes = [kb for other in log if other.agent is None and (kb := victim_kb(other)) is not None]
     if incident is not log[-1] or len(sizes) < _LOOP:
         return None
-    falling = sum(later < earlier for earlier, later in zip(sizes, sizes[1:], strict=False))
+    falling = sum(later < earlier for earlier, later in pairwise(sizes))
     if falling < len(sizes) - 2 or sizes[-1] * 4 > sizes[0]:
         return None
     return Finding(

@@ -98,8 +98,11 @@ def fragmentation(incident: Incident, _log: Sequence[Incident]) -> Finding | Non
         rule="fragmentation",
         cause=Cause.FRAGMENTATION,
         sentence=f"One piece of {size(wanted)} was wanted (order {order})"
-        + (f"; {lacking[0].title} had {size(lacking[0].free_kb)} free, none in such a piece."
-           if sure else "; the free memory need not have been too little, only too scattered."),
+        + (
+            f"; {lacking[0].title} had {size(lacking[0].free_kb)} free, none in such a piece."
+            if sure
+            else "; the free memory need not have been too little, only too scattered."
+        ),
         confidence=0.8 if sure else 0.5,
         advice="Raise vm.min_free_kbytes, see whether compaction is built in and works, and"
         " which driver wants such large pieces.",
@@ -189,9 +192,7 @@ def swap(incident: Incident, _log: Sequence[Incident]) -> Finding | None:
     return None
 
 
-def _swap(
-    incident: Incident, rule: str, sentence: str, cause: Cause, confidence: float
-) -> Finding:
+def _swap(incident: Incident, rule: str, sentence: str, cause: Cause, confidence: float) -> Finding:
     return Finding(
         rule=rule,
         cause=cause,

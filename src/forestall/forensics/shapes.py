@@ -105,7 +105,8 @@ class Killed(NamedTuple):
     """A ``Killed process`` line."""
 
     pid: int
-    comm: str
+    comm: str | None
+    """None where the log was cut inside it, or right behind what may be its end."""
     fields: dict[str, int]
     reason: str | None
 
@@ -242,7 +243,7 @@ def _said(result: OomKill) -> int:
 def _oom_kill_of(text: str, *, cut: bool) -> OomKill:
     result = OomKill()
     tail = None
-    for tail in re.finditer(r",pid=(\d+)(?:,uid=(\d+))?", text):
+    for tail in re.finditer(r",pid=(\d+)(?:,uid=(\d+))?", text):  # noqa: B007 - the last counts
         pass
     body = text
     if tail is not None:
@@ -253,7 +254,7 @@ def _oom_kill_of(text: str, *, cut: bool) -> OomKill:
         if task is not None:
             result.task = body[task + len(",task=") :].rstrip()
             body = body[:task] + ","
-    found = re.match(r"oom-kill:constraint=(\w+),", text)
+    found = re.match(r"oom-kill:constraint=([^,]{1,64}),", text)
     result.constraint = found[1] if found else None
     result.global_oom = ",global_oom" in body
     for name in ("nodemask", "cpuset", "mems_allowed", "oom_memcg", "task_memcg"):
@@ -292,8 +293,8 @@ def read_killed(line: Line) -> Killed | None:
     return best
 
 
-def _clean(comm: str) -> bool:
-    return comm == comm.strip()
+def _clean(comm: str | None) -> bool:
+    return comm is not None and comm == comm.strip()
 
 
 def _killed_of(text: str, *, cut: bool) -> Killed | None:
@@ -315,7 +316,8 @@ def _killed_of(text: str, *, cut: bool) -> Killed | None:
         fields["uid"] = uid
     if adj is not None:
         fields["oom_score_adj"] = adj
-    return Killed(int(found[1]), name[1], fields, reason_of(text))
+    comm = None if cut and not tail.strip() else name[1]
+    return Killed(int(found[1]), comm, fields, reason_of(text))
 
 
 def read_chosen(line: Line) -> Chosen | None:
@@ -345,7 +347,11 @@ def read_reaped(text: str) -> tuple[int, str, dict[str, int]] | None:
     found = _REAPED.search(text)
     if found is None:
         return None
-    sizes = {_SIZE_NAMES[size[1]]: int(size[2][:19]) for size in _SIZE.finditer(text, found.end())}
+    sizes = {
+        _SIZE_NAMES[size[1]]: int(size[2][:19])
+        for size in _SIZE.finditer(text, found.end())
+        if size[1].endswith("-rss")
+    }
     return int(found[1][:10]), found[2], sizes
 
 

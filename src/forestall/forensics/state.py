@@ -13,16 +13,19 @@ from forestall.forensics.model import Slab, Zone
 UNLIMITED_KB = 1 << 50
 """Counters without a limit print 2^63 bytes rounded to pages; nothing real is that large."""
 
+_MAX_COUNTERS = 256
 _MAX_ZONES = 4096
 _MAX_SLABS = 2048
 
-_COUNTERS = re.compile(r"^\s*(?:[aA]ctive_anon|active_file|unevictable|slab_reclaimable|slab|mapped"
-                       r"|sec_pagetables|kernel_misc_reclaimable|free|free_cma|free_pcp):\d+(?:\s|$)")
+_COUNTERS = re.compile(
+    r"^\s*(?:[aA]ctive_anon|active_file|unevictable|slab_reclaimable|slab|mapped"
+    r"|sec_pagetables|kernel_misc_reclaimable|free|free_cma|free_pcp):\d+(?:\s|$)"
+)
 _COUNTER = re.compile(r"\b([A-Za-z_]+):(\d+)(?![\dkK])")
 _ZONE = re.compile(r"^\s*(?:Node (\d+) )?([A-Z]\w{2,15}) free:(\d+)kB(.*)$")
 _ZONE_KB = re.compile(r"\b(boost|min|low|high|present|managed|free_cma):(\d+)kB")
 _NODE = re.compile(r"^\s*Node (\d+) active_anon:\d+kB")
-_BUDDY = re.compile(r"^\s*(?:Node (\d+) )?([A-Z]\w{2,15}): ((?:\d+\*\d+kB.*)+)$")
+_BUDDY = re.compile(r"^\s*(?:Node (\d+) )?([A-Z]\w{2,15}): (\d+\*\d+kB.*)$")
 _BLOCK = re.compile(r"(\d+)\*(\d+)kB(?: \(([A-Z]+)\))?")
 _PAGES = (
     (re.compile(r"^\s*(\d+) pages (?:of )?RAM\s*$"), "ram_pages"),
@@ -40,9 +43,35 @@ _STAT_V2 = re.compile(r"^\s*([a-z][a-z_0-9]+) (\d+)\s*$")
 _SLAB = re.compile(r"^\s*(\S.{0,63}?)\s+(\d+)KB\s+(\d+)KB\s*$")
 _USAGE_NAMES = {"memory": "memcg", "memory+swap": "memsw", "swap": "swap", "kmem": "kmem"}
 _STAT_BYTES = frozenset(
-    "anon file kernel kernel_stack pagetables sec_pagetables percpu sock vmalloc shmem zswap zswapped"
-    " file_mapped file_dirty file_writeback swapcached anon_thp file_thp shmem_thp inactive_anon"
-    " active_anon inactive_file active_file unevictable slab_reclaimable slab_unreclaimable slab".split()
+    [
+        "anon",
+        "file",
+        "kernel",
+        "kernel_stack",
+        "pagetables",
+        "sec_pagetables",
+        "percpu",
+        "sock",
+        "vmalloc",
+        "shmem",
+        "zswap",
+        "zswapped",
+        "file_mapped",
+        "file_dirty",
+        "file_writeback",
+        "swapcached",
+        "anon_thp",
+        "file_thp",
+        "shmem_thp",
+        "inactive_anon",
+        "active_anon",
+        "inactive_file",
+        "active_file",
+        "unevictable",
+        "slab_reclaimable",
+        "slab_unreclaimable",
+        "slab",
+    ]
 )
 
 
@@ -87,6 +116,8 @@ def _read_counters(state: State, text: str, _line: int) -> str | None:
         return None
     state.in_stats = False
     for found in _COUNTER.finditer(text):
+        if len(state.vm_pages) >= _MAX_COUNTERS:
+            break
         state.vm_pages.setdefault(found[1].lower(), int(found[2][:19]))
     return "counters"
 
@@ -174,7 +205,7 @@ def _read_stats(state: State, text: str, _line: int) -> str | None:
         first = state.stats_for is None
         state.stats_for = state.stats_for or found[1] or ""
         if first and found[2]:
-            for name, size in _STAT_V1.findall(found[2]):
+            for name, size in _STAT_V1.findall(found[2])[:_MAX_COUNTERS]:
                 state.memcg_stat_kb.setdefault(name, int(size[:19]))
         return "memcg_stats"
     if not state.in_stats:
@@ -202,7 +233,9 @@ def _read_slabs(state: State, text: str, _line: int) -> str | None:
 
 
 def _read_rest(_state: State, text: str, _line: int) -> str | None:
-    if re.match(r"^\s*(?:Mem-[iI]nfo|lowmem_reserve\[|Swap cache|Node \d+ (?:hugepages|\w+ per-cpu))", text):
+    if re.match(
+        r"^\s*(?:Mem-[iI]nfo|lowmem_reserve\[|Swap cache|Node \d+ (?:hugepages|\w+ per-cpu))", text
+    ):
         return "memory"
     return None
 

@@ -130,8 +130,10 @@ def _asked(incident: Incident) -> tuple[str, ...]:
     else:
         amount = "memory"
     flags = f" ({incident.gfp_flags})" if incident.gfp_flags else ""
-    line = f"{invoker.comm}{pid} asked for {amount}{flags}. It only happened to ask last; that"
-    return (line + " does not make it the culprit.",)
+    line = f"{invoker.comm}{pid} asked for {amount}{flags}."
+    if incident.victim is not None and incident.victim.comm == invoker.comm:
+        return (line,)
+    return (f"{line} It only happened to ask last; that does not make it the culprit.",)
 
 
 def _died(incident: Incident) -> tuple[str, ...]:

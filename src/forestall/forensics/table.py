@@ -40,7 +40,15 @@ _OLDEST = (*_COMMON, "cpu", "oom_adj")
 _PTES = (*_COMMON, "nr_ptes", "swapents", "oom_score_adj")
 _BYTES = (*_COMMON, "pgtables_bytes", "swapents", "oom_score_adj")
 _PMDS = (*_COMMON, "nr_ptes", "nr_pmds", "swapents", "oom_score_adj")
-_SPLIT = (*_COMMON, "rss_anon", "rss_file", "rss_shmem", "pgtables_bytes", "swapents", "oom_score_adj")
+_SPLIT = (
+    *_COMMON,
+    "rss_anon",
+    "rss_file",
+    "rss_shmem",
+    "pgtables_bytes",
+    "swapents",
+    "oom_score_adj",
+)
 
 
 @dataclass(slots=True)

@@ -13,9 +13,7 @@ _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct",
 _ISO = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d))?)?")
 _NAMED = re.compile(r"([A-Za-z]{3})[a-z]*\.?\s+(\d{1,2})\s+(?:\d{4}\s+)?(\d\d):(\d\d):(\d\d)")
 _YEAR = re.compile(r"\b(20\d\d|19\d\d)\b")
-_AGO = re.compile(
-    r"-?\s*(\d{1,6})\s*(s|sec|second|m|min|minute|h|hour|d|day|w|week)s?(?:\s+ago)?"
-)
+_AGO = re.compile(r"-?\s*(\d{1,6})\s*(s|sec|second|m|min|minute|h|hour|d|day|w|week)s?(?:\s+ago)?")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _CLOCK = re.compile(r"(\d\d):(\d\d):(\d\d)")
 

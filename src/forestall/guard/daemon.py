@@ -16,14 +16,13 @@ from forestall import __version__
 from forestall.control.server import Server
 from forestall.core.codec import decode
 from forestall.core.events import Declined, End, Relieved, Sampled, Tell
-from forestall.core.model import Force, ProcessId
 from forestall.core.rules import Options, Rules
 from forestall.core.sentence import plain
 from forestall.core.standing import Matcher
 from forestall.core.state import Calm
 from forestall.core.units import MINUTE, MS, SECOND, human_bytes, human_ns, human_share
 from forestall.core.value import TYPE_CHECKING
-from forestall.effects import protect
+from forestall.effects import adjust, protect
 from forestall.effects.end import EndProcess
 from forestall.guard import selftest
 from forestall.guard.desk import Desk
@@ -37,7 +36,7 @@ from forestall.kernel.pressure import open_trigger
 from forestall.kernel.processes import ProcessTable, identify
 from forestall.kernel.sampler import Sampler
 from forestall.kernel.wakeups import BROKEN, READ, URGENT, Wakeups
-from forestall.recorder.ring import Ring
+from forestall.recorder.ring import BEFORE_ENTRIES, Ring
 from forestall.relief.hand import Hand
 from forestall.relief.serve import Relief
 
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from forestall.core.events import Event, Relieve, Surveyed
+    from forestall.core.model import ProcessId, Standing
     from forestall.core.state import State
 
 STALL_US = 70_000
@@ -58,6 +58,8 @@ WRITING_NS = 5 * MS
 """Between two pieces of a record: quick enough to be done in seconds, slow enough to see."""
 LINE_EVERY_NS = 1 * SECOND
 RELIEF_RETRY_NS = 1 * MINUTE
+LAST_WORDS_MS = 2_000
+"""At the stop, so long for relief to take the next piece of a record: a disk may be slow."""
 
 
 def take_over(fd: int) -> int:
@@ -119,6 +121,8 @@ class Guard:
             reloaded=self._adopt,
             perform=self._perform,
             identify=identify,
+            adjust=self._adjust,
+            mark=self._mark,
         )
         self._server = Server(options.socket_path, desk.handlers())
 
@@ -171,6 +175,11 @@ class Guard:
 
     def _serve_relief(self, end: socket.socket) -> None:
         libc.prctl_set_name(b"forestall-relief")
+        # Not to starve with the victim it helps to go; refusals are told by the guard's own.
+        protect.set_own_oom_score_adj(self._options.oom_score_adj)
+        protect.raise_priority(self._options.nice)
+        if self._options.lock_memory:
+            protect.lock_memory(libc.mlockall)
         Relief(
             end,
             mrelease=libc.process_mrelease,
@@ -209,10 +218,10 @@ class Guard:
             self._sampler.sample(now_ns(), with_activity=True)
             self._sampler.holdings()
             self._table.survey(now_ns, swap_used=True, warm=True)
-        self._loop.turn(now_ns())
-        dry = EndProcess(identify, never=frozenset(), dry_run=True)
-        own = identify(os.getpid())
-        dry.perform(_rehearsal(own), now_ns())
+        # As many turns as the ring remembers: from then on each takes the place of another.
+        for _ in range(BEFORE_ENTRIES + 1):
+            self._loop.turn(now_ns())
+        selftest.rehearse_end(identify, now_ns())
 
     def _harden(self) -> None:
         options = self._options
@@ -237,6 +246,9 @@ class Guard:
         self._say("start", f"forestall {__version__}: {mode}; {size} of memory, {swap} of swap")
         for lack in self._lacks:
             self._say("degraded", lack)
+        prospect = self._loop.state.prospect
+        if self._foreground and prospect is not None:
+            self._speaker.line(f"forestall: if somebody had to go now: {prospect.why}\n")
         self._supervisor.ready(mode)
 
     # The loop.
@@ -244,20 +256,23 @@ class Guard:
     def _guard(self) -> None:
         next_ns = now_ns()
         while not self._stopping:
-            self._watch_descriptors()
-            wait_ns = next_ns - now_ns()
-            if self._ring.pending and not self._ring.in_episode and self._hand.fd >= 0:
-                wait_ns = min(wait_ns, WRITING_NS)
-            ready = self._wakeups.wait(wait_ns)
-            planned_ns = next_ns
-            urgent = self._take(ready)
-            moment_ns = now_ns()
-            if urgent and moment_ns < planned_ns:
-                planned_ns = moment_ns
-            if moment_ns >= planned_ns:
-                self._loop.turn(planned_ns)
-                next_ns = now_ns() + self._loop.pause_ns()
-            self._after(now_ns())
+            next_ns = self._once(next_ns)
+
+    def _once(self, next_ns: int) -> int:
+        """Wait for the planned moment or for what ends the wait; returns the next planned one."""
+        self._watch_descriptors()
+        wait_ns = next_ns - now_ns()
+        if self._ring.pending and not self._ring.in_episode and self._hand.fd >= 0:
+            wait_ns = min(wait_ns, WRITING_NS)
+        ready = self._wakeups.wait(wait_ns)
+        urgent = self._take(ready)
+        moment_ns = now_ns()
+        planned_ns = min(next_ns, moment_ns) if urgent else next_ns
+        if moment_ns >= planned_ns:
+            self._loop.turn(planned_ns)
+            next_ns = now_ns() + self._loop.pause_ns()
+        self._after(now_ns())
+        return next_ns
 
     def _take(self, ready: list[tuple[object, int]]) -> bool:
         """Serve what woke us; True when a sample should follow at once."""
@@ -365,6 +380,20 @@ class Guard:
         self._tell(Tell("ended", sentence, self._loop.state.level, comm=request.comm), moment_ns)
         return news
 
+    def _adjust(
+        self,
+        process: ProcessId,
+        adj: int,
+        raise_only: bool,  # noqa: FBT001 - a port
+    ) -> adjust.Adjusted | adjust.Denied:
+        if self._options.dry_run:
+            return adjust.Denied("the guard is in dry run and changes nothing")
+        return adjust.adjust(process, adj, raise_only=raise_only)
+
+    def _mark(self, process: ProcessId, standing: Standing | None, why: str) -> Standing | None:
+        # New rules bring a new table, so its method cannot be handed out once.
+        return self._table.mark(process, standing, why)
+
     def _relieve(self, request: Relieve) -> None:
         self._hand.relieve(request.action)
 
@@ -397,6 +426,7 @@ class Guard:
     def _adopt(self, rules: Rules) -> None:
         table = self._processes(rules)  # raises before anything is changed
         table.shield({self._hand.pid})
+        table.marks = self._table.marks
         self._table.close()
         self._table = table
         self._ring.adopt(rules, self._record_name())
@@ -423,6 +453,10 @@ class Guard:
             "events": dict(self._counts),
             "lacks": list(self._lacks),
             "sequence": self._sequence,
+            "marks": [
+                {"pid": one.pid, "start_ticks": one.start_ticks, "standing": mark.value, "why": why}
+                for one, (mark, why) in self._table.marks.items()
+            ],
             "kernel": self._sampler.describe(),
         }
 
@@ -440,8 +474,8 @@ class Guard:
         while self._ring.pending and self._hand.fd >= 0:
             before = self._hand.dropped
             self._ring.pump()
-            if self._hand.dropped != before:
-                break  # relief does not take more; what is left is lost, and was counted
+            if self._hand.dropped != before and not self._hand.takes_more(LAST_WORDS_MS):
+                break  # relief is stuck; what is left is lost, and was counted
         self._say("stop", "the guard stops")
         self._server.pump(now_ns())
         self._server.close()
@@ -475,10 +509,6 @@ def _relief_event(message: dict[str, Any], moment_ns: int) -> Event | None:
         case "failed":
             return Declined(moment_ns, str(message.get("what")), str(message.get("why")))
     return None
-
-
-def _rehearsal(own: ProcessId) -> End:
-    return End((own,), Force.TERM, "rehearsal", "forestall", 0)
 
 
 def _cgroup2_root() -> str:

@@ -9,15 +9,22 @@ from __future__ import annotations
 import os
 
 from forestall.control.errors import Refused
-from forestall.control.messages import INVALID_PARAMETER, NO_SUCH_PROCESS, RULES_REFUSED
+from forestall.control.messages import (
+    FAILED,
+    INVALID_PARAMETER,
+    NO_SUCH_PROCESS,
+    PERMISSION_DENIED,
+    RULES_REFUSED,
+)
 from forestall.core.codec import decode
 from forestall.core.errors import CodecError, ForestallError
 from forestall.core.events import End, Gone
-from forestall.core.model import Force, ProcessId
+from forestall.core.model import Force, ProcessId, Standing
 from forestall.core.rules import Rules
 from forestall.core.sentence import plain
 from forestall.core.signals import measure
 from forestall.core.value import TYPE_CHECKING
+from forestall.effects.adjust import Denied
 from forestall.kernel.errors import KernelError
 
 if TYPE_CHECKING:
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
     from forestall.control.connection import Peer
     from forestall.core.rules import Condition
     from forestall.core.state import State
+    from forestall.effects.adjust import Adjusted
     from forestall.guard.loop import Loop
 
 
@@ -95,9 +103,12 @@ class Desk:
         reloaded: Called with the rules that are now in force.
         perform: Ends a process for a person.
         identify: Who holds a PID now.
+        adjust: Writes a process's oom_score_adj; the last argument forbids to lower it.
+        mark: Gives a process a standing until it ends, None to take it back; returns the one
+            it had that way before.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - seams are parameters
         self,
         loop: Loop,
         *,
@@ -106,6 +117,8 @@ class Desk:
         reloaded: Callable[[Rules], None],
         perform: Callable[[End, int], list[Any]],
         identify: Callable[[int], ProcessId],
+        adjust: Callable[[ProcessId, int, bool], Adjusted | Denied],
+        mark: Callable[[ProcessId, Standing | None, str], Standing | None],
     ) -> None:
         self._loop = loop
         self._now_ns = now_ns
@@ -113,10 +126,18 @@ class Desk:
         self._reloaded = reloaded
         self._perform = perform
         self._identify = identify
+        self._adjust = adjust
+        self._mark = mark
 
     def handlers(self) -> dict[str, Callable[[dict[str, Any], Peer], dict[str, Any]]]:
         """The table the server calls."""
-        return {"GetStatus": self._get_status, "Reload": self._reload, "End": self._end}
+        return {
+            "GetStatus": self._get_status,
+            "Reload": self._reload,
+            "End": self._end,
+            "SetAdj": self._set_adj,
+            "SetStanding": self._set_standing,
+        }
 
     def _get_status(self, _parameters: dict[str, Any], _peer: Peer) -> dict[str, Any]:
         status = status_of(self._loop.state, self._loop.rules, self._now_ns())
@@ -138,23 +159,52 @@ class Desk:
         return {"triggers": len(rules.triggers)}
 
     def _end(self, parameters: dict[str, Any], peer: Peer) -> dict[str, Any]:
-        pid, start = parameters.get("pid"), parameters.get("start_ticks")
-        if type(pid) is not int or pid <= 1:
-            raise Refused(INVALID_PARAMETER, {"parameter": "pid"})
-        if type(start) is not int:
-            raise Refused(INVALID_PARAMETER, {"parameter": "start_ticks"})
-        victim = ProcessId(pid, start)
-        try:
-            owner = os.stat(f"/proc/{pid}").st_uid
-            same = self._identify(pid) == victim
-        except (OSError, KernelError):
-            raise Refused(NO_SUCH_PROCESS, {"pid": pid}) from None
-        if not same:
-            raise Refused(NO_SUCH_PROCESS, {"pid": pid})
-        if peer.uid not in {0, owner}:
-            raise Refused("org.varlink.service.PermissionDenied")
+        victim = self._theirs(parameters, peer)
         end = End((victim,), Force.TERM, f"asked for by uid {peer.uid}", "", 0)
         news = self._perform(end, self._now_ns())
         if not news:
             return {"outcome": "asked to end"}
         return {"outcome": "gone" if isinstance(news[0], Gone) else f"refused: {news[0].why}"}
+
+    def _set_adj(self, parameters: dict[str, Any], peer: Peer) -> dict[str, Any]:
+        adj = parameters.get("adj")
+        if type(adj) is not int or not -1000 <= adj <= 1000:
+            raise Refused(INVALID_PARAMETER, {"parameter": "adj"})
+        process = self._theirs(parameters, peer)
+        answer = self._adjust(process, adj, peer.uid != 0)
+        if not isinstance(answer, Denied):
+            return {"before": answer.before}
+        if answer.gone:
+            raise Refused(NO_SUCH_PROCESS, {"pid": process.pid})
+        raise Refused(FAILED, {"reason": answer.why})
+
+    def _set_standing(self, parameters: dict[str, Any], peer: Peer) -> dict[str, Any]:
+        wanted = parameters.get("standing")
+        if wanted is not None and wanted not in _STANDINGS:
+            raise Refused(INVALID_PARAMETER, {"parameter": "standing"})
+        process = self._theirs(parameters, peer)
+        standing = None if wanted is None else Standing(wanted)
+        before = self._mark(process, standing, f"asked for by uid {peer.uid}")
+        return {"before": None if before is None else before.value}
+
+    def _theirs(self, parameters: dict[str, Any], peer: Peer) -> ProcessId:
+        """Return the process that is meant, if it is there and the peer may decide about it."""
+        pid, start = parameters.get("pid"), parameters.get("start_ticks")
+        if type(pid) is not int or pid <= 1:
+            raise Refused(INVALID_PARAMETER, {"parameter": "pid"})
+        if type(start) is not int:
+            raise Refused(INVALID_PARAMETER, {"parameter": "start_ticks"})
+        process = ProcessId(pid, start)
+        try:
+            owner = os.stat(f"/proc/{pid}").st_uid
+            same = self._identify(pid) == process
+        except (OSError, KernelError):
+            raise Refused(NO_SUCH_PROCESS, {"pid": pid}) from None
+        if not same:
+            raise Refused(NO_SUCH_PROCESS, {"pid": pid})
+        if peer.uid not in {0, owner}:
+            raise Refused(PERMISSION_DENIED)
+        return process
+
+
+_STANDINGS = frozenset(standing.value for standing in Standing)

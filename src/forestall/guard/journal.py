@@ -108,6 +108,12 @@ class Speaker:
         """Write one plain line, whatever the style; for the foreground."""
         self._write(text)
 
+    def close(self) -> None:
+        """Close the socket; what is said afterwards goes to plain lines."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
     def _send(self, fields: bytes) -> None:
         assert self._socket is not None
         try:

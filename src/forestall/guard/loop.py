@@ -14,7 +14,7 @@ from forestall.core.model import Level, Memory, ProcessId, Role, Row, Standing
 from forestall.core.pace import pause_ns, wants_activity
 from forestall.core.policy import step
 from forestall.core.state import Choosing, begin, under
-from forestall.core.units import GIB, MIB, MINUTE
+from forestall.core.units import GIB, MINUTE
 from forestall.core.value import TYPE_CHECKING
 from forestall.kernel.errors import KernelError
 
@@ -108,13 +108,13 @@ class Loop:
     def trial(self, rules: Rules) -> str | None:
         """Play a shortage under rules that are not in force yet; returns why they fail, or None."""
         now_ns = self._ports.now_ns()
-        state = under(self.state, rules)
         victim = ProcessId(2, 1)
         row = Row(
-            *(victim, 1, 2, 2, "trial", "S", 0, 0, MIB, 0, 0, 0, 0),
+            *(victim, 1, 2, 2, "trial", "S", 0, 0, GIB, 0, 0, 0, 0),
             *(Standing.NORMAL, "", Role.NONE, "", 0),
         )
         try:
+            state = under(self.state, rules)
             for event in (
                 Sampled(now_ns, Memory(GIB, 0, 0, 0, 0)),
                 Surveyed(now_ns, now_ns, (row,)),

@@ -12,10 +12,15 @@ import os
 import select
 import signal
 
+from forestall.core.events import End
+from forestall.core.model import Force
 from forestall.core.value import TYPE_CHECKING, value
+from forestall.effects.end import EndProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from forestall.core.model import ProcessId
 
 DEATH_MS_MAX = 5_000
 SACRIFICE_BYTES = 256 * 1024
@@ -51,6 +56,16 @@ def rehearse(mrelease: Callable[[int], int]) -> list[Finding]:
     if failure:
         findings.append(Finding("permission", failure, fatal=False))
     return findings
+
+
+def rehearse_end(identify: Callable[[int], ProcessId], now_ns: int) -> None:
+    """Go through an end of our own, dry, so that an emergency touches no page for the first time.
+
+    Raises: ProcessGone; OSError.
+    """
+    dry = EndProcess(identify, never=frozenset(), dry_run=True)
+    own = identify(os.getpid())
+    dry.perform(End((own,), Force.TERM, "rehearsal", "forestall", 0), now_ns)
 
 
 def knock() -> str | None:

@@ -51,6 +51,12 @@ class Supervisor:
             self._told_ns = now_ns
             self._send("WATCHDOG=1")
 
+    def close(self) -> None:
+        """Close the socket; what is said afterwards goes nowhere."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
     def _send(self, text: str) -> None:
         if self._socket is None:
             return

@@ -1,37 +1,65 @@
-"""The container that confines us, if one does. Rule: a limit on our own unit is none of ours.
+"""The container that confines us, if one does. Rule: a limit on our own unit is not the guard's.
 
 Seen from inside a container, the root of the cgroup mount is the container's
 cgroup. The true root of a host has no memory.max, and in v1 an unlimited one.
 So a finite limit at the root of the mount is the limit of all we can see; a
-limit further down is that of somebody's unit, perhaps our own.
+limit further down is that of somebody's unit, perhaps our own; a program that
+wants to live within its own asks for ``own_confinements``.
 """
 
 from __future__ import annotations
 
+import os
+
 from forestall.core.model import Memory
 from forestall.core.value import TYPE_CHECKING
 from forestall.kernel.errors import KernelFormatError
-from forestall.kernel.files import KernelFile, try_open
+from forestall.kernel.files import KernelFile, read_whole, try_open
 from forestall.kernel.parse import number, parse_limit
+from forestall.kernel.parse_process import parse_cgroup
 
 if TYPE_CHECKING:
     from forestall.kernel.files import Pread
 
 
+DEPTH_MAX = 32
+"""Cgroups above our own that are looked at."""
+
+
 class _Names:
     """What the two versions of cgroups call the same things."""
 
-    __slots__ = ("folder", "limit", "reclaimable", "shmem", "swap_limit", "swap_usage", "usage")
+    __slots__ = (
+        "folder",
+        "limit",
+        "reclaimable",
+        "shmem",
+        "swap_limit",
+        "swap_usage",
+        "usage",
+        "version",
+    )
 
-    def __init__(self, folder: str, names: tuple[str, str, str, str]) -> None:
+    def __init__(self, folder: str, names: tuple[str, str, str, str], *, version: int) -> None:
         self.folder = folder
+        self.version = version
         self.limit, self.usage, self.swap_limit, self.swap_usage = names
         self.reclaimable: tuple[bytes, ...] = ()
         self.shmem = b""
 
+    def below(self, path: str) -> _Names:
+        """Return the same names in a folder further down."""
+        limits = (self.limit, self.usage, self.swap_limit, self.swap_usage)
+        names = _Names(f"{self.folder}/{path}", limits, version=self.version)
+        names.reclaimable = self.reclaimable
+        names.shmem = self.shmem
+        return names
+
 
 _V2 = _Names(
-    "sys/fs/cgroup", ("memory.max", "memory.current", "memory.swap.max", "memory.swap.current")
+    "sys/fs/cgroup",
+    ("memory.max", "memory.current", "memory.swap.max", "memory.swap.current"),
+    version=2,
 )
 _V2.reclaimable = (b"inactive_file", b"slab_reclaimable")
 _V2.shmem = b"shmem"
@@ -44,6 +72,7 @@ _V1 = _Names(
         "memory.memsw.limit_in_bytes",
         "memory.memsw.usage_in_bytes",
     ),
+    version=1,
 )
 _V1.reclaimable = (b"total_inactive_file",)
 _V1.shmem = b"total_shmem"
@@ -58,7 +87,7 @@ class Confinement:
     def __init__(self, root: str, names: _Names, *, pread: Pread) -> None:
         folder = f"{root}/{names.folder}"
         self.folder = folder
-        self.version = 2 if names is _V2 else 1
+        self.version = names.version
         self._names = names
         self._limit = KernelFile(f"{folder}/{names.limit}", pread=pread)
         self._usage = KernelFile(f"{folder}/{names.usage}", pread=pread)
@@ -134,6 +163,33 @@ def find_confinement(root: str, *, pread: Pread) -> Confinement | None:
         finally:
             limit.close()
     return None
+
+
+def own_confinements(root: str, *, pread: Pread = os.pread) -> tuple[Confinement, ...]:
+    """Find the limits of the cgroup we are in and of those above it, innermost first.
+
+    The root of the mount is not among them: ``find_confinement`` looks there.
+    Returns: Empty where our place in the tree cannot be seen.
+    """
+    try:
+        path = parse_cgroup(read_whole(f"{root}/proc/self/cgroup"))
+    except (OSError, KernelFormatError):
+        return ()
+    parts = [part for part in path.split("/") if part]
+    if ".." in parts:
+        # We are outside of our own cgroup namespace: what is above cannot be named.
+        return ()
+    found = []
+    for depth in range(len(parts), max(0, len(parts) - DEPTH_MAX), -1):
+        for names in (_V2, _V1):
+            inner = names.below("/".join(parts[:depth]))
+            if not os.path.exists(f"{root}/{inner.folder}/{inner.limit}"):
+                continue
+            try:
+                found.append(Confinement(root, inner, pread=pread))
+            except OSError:
+                continue
+    return tuple(found)
 
 
 def _count(stat: bytes, name: bytes) -> int | None:

@@ -11,6 +11,8 @@ _libc.syscall.restype = ctypes.c_long
 # The same number on every architecture but alpha (558): calls since v5.1 share one table.
 _SYS_PROCESS_MRELEASE = 448
 _PR_SET_NAME = 15
+_SWAP_FLAG_PREFER = 0x8000
+_SWAP_PRIORITY_MAX = 0x7FFF
 
 MCL_CURRENT = 1
 MCL_FUTURE = 2
@@ -45,6 +47,27 @@ def mlockall(flags: int) -> int:
 def munlockall() -> int:
     """Undo ``mlockall``; for tests. Returns zero, or errno."""
     return _result(_libc.munlockall())
+
+
+def swapoff(path: bytes) -> int:
+    """Bring everything in a swap area back into memory, and stop using it.
+
+    Blocks for minutes. A signal ends it with EINTR, and the kernel goes on using the area
+    with its old priority. While it runs, the OOM killer takes the caller before anybody else.
+    Source: mm/swapfile.c. Returns: Zero, or errno: EPERM without CAP_SYS_ADMIN, EINVAL for
+    what is no swap area in use, ENOMEM when it would not fit, EINTR.
+    """
+    return _result(_libc.swapoff(ctypes.c_char_p(path)))
+
+
+def swapon(path: bytes, priority: int) -> int:
+    """Use a swap area; below zero the kernel gives the next free low priority.
+
+    Source: include/linux/swap.h: SWAP_FLAG_PREFER 0x8000, priority in the low 15 bits.
+    Returns: Zero, or errno: EBUSY when it is in use already.
+    """
+    flags = _SWAP_FLAG_PREFER | min(priority, _SWAP_PRIORITY_MAX) if priority >= 0 else 0
+    return _result(_libc.swapon(ctypes.c_char_p(path), ctypes.c_int(flags)))
 
 
 def prctl_set_name(name: bytes) -> int:

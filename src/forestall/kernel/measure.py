@@ -34,14 +34,16 @@ ZOMBIES_MAX = 256
 class Notes:
     """What could not be read in one survey."""
 
-    __slots__ = ("dropped", "failure", "hidden")
+    __slots__ = ("dropped", "failure", "hidden", "unread")
 
     def __init__(self) -> None:
         self.dropped = 0
         self.failure: Exception | None = None
         self.hidden = False
+        self.unread: set[int] = set()
+        """Processes that are still there, only could not be read."""
 
-    def take(self, error: Exception) -> None:
+    def take(self, error: Exception, pid: int) -> None:
         """Take note of an error; that somebody has left in between is no news."""
         if isinstance(error, FileNotFoundError | ProcessLookupError | ProcessGone):
             return
@@ -50,6 +52,7 @@ class Notes:
             return
         self.dropped += 1
         self.failure = error
+        self.unread.add(pid)
 
 
 class Scale:
@@ -103,7 +106,7 @@ class Scale:
                 elif resident == b"0":
                     empty.append(name)
             except (OSError, ValueError) as error:
-                notes.take(error)
+                notes.take(error, int(name))
         self._sort_out(empty, largest, notes)
         self._add_swap(largest, swappable.take(), notes)
         measured = largest.take()
@@ -131,7 +134,7 @@ class Scale:
                     if anon >= largest.floor:
                         largest.add((anon, int(name), anon, 0))
             except (OSError, KernelFormatError, ProcessGone) as error:
-                notes.take(error)
+                notes.take(error, int(name))
         self._kernel_threads = frozenset(kernel_threads)
 
     def _headless_pages(self, pid: int) -> int:
@@ -153,7 +156,7 @@ class Scale:
             try:
                 swap_bytes = self._identifier.swap_bytes(pid)
             except (OSError, KernelFormatError, ProcessGone) as error:
-                notes.take(error)
+                notes.take(error, pid)
                 continue
             if swap_bytes:
                 swapped[pid] = swap_bytes

@@ -43,6 +43,8 @@ IDENTITIES_MAX = 1024
 ANCESTORS_MAX = 1024
 JUMP_BYTES = 64 * 1024 * 1024
 """Who has grown or shrunk by so much since the last survey may be somebody else."""
+MARKS_MAX = 256
+"""Standings given by people at run time; the oldest is forgotten first."""
 OUR_NAME = "forestall"
 """Our helpers carry this as the beginning of their names."""
 
@@ -96,6 +98,17 @@ class ProcessTable:
         self._surveys = 0
         self._identities = 0
         self._notes = Notes()
+        self.marks: dict[ProcessId, tuple[Standing, str]] = {}
+        """What people said of single processes; it goes before all rules."""
+
+    def mark(self, process: ProcessId, standing: Standing | None, why: str) -> Standing | None:
+        """Give a process a standing until it ends, or take it back; returns the mark before."""
+        before = self.marks.pop(process, None)
+        if standing is not None:
+            self.marks[process] = standing, why
+            if len(self.marks) > MARKS_MAX:
+                del self.marks[next(iter(self.marks))]
+        return None if before is None else before[0]
 
     def shield(self, pids: Iterable[int]) -> None:
         """Name processes that belong to the guard: relief, herald."""
@@ -128,6 +141,7 @@ class ProcessTable:
         measured = self._scale.measure(notes, swap_used=swap_used)
         for rank, (_, pid, anon_pages, swap_bytes) in enumerate(measured):
             self._meet(pid, rank, anon_pages, swap_bytes, warm=warm)
+        self._keep_unread(notes)
         holders = self._meet_holders(warm=warm) if shared else None
         self._meet_ancestors(warm=warm)
         present = {pid: known for pid, known in self._known.items() if known.seen == self._surveys}
@@ -165,7 +179,7 @@ class ProcessTable:
             ):
                 known = self._identifier.renew(known, warm=warm)
         except (OSError, KernelFormatError, ProcessGone) as error:
-            self._notes.take(error)
+            self._notes.take(error, pid)
             return None
         if known is None or known.state in "XZ":
             return None
@@ -174,6 +188,21 @@ class ProcessTable:
         known.seen = self._surveys
         self._known[pid] = known
         return known
+
+    def _keep_unread(self, notes: Notes) -> None:
+        """Keep those as they were that are there and could not be read this once.
+
+        The largest must not drop out because one read failed: the next in line would end for
+        it. Who it is is proved again before a signal is sent. When more failed than were read,
+        nothing is kept, for then what was is all there would be.
+        """
+        read = sum(known.seen == self._surveys for known in self._known.values())
+        if len(notes.unread) > read:
+            return
+        for pid in notes.unread:
+            known = self._known.get(pid)
+            if known is not None and known.seen == self._surveys - 1:
+                known.seen = self._surveys
 
     def _meet_ancestors(self, *, warm: bool) -> None:
         """Meet the guard itself, and the parents that connect those already met.
@@ -227,7 +256,7 @@ class ProcessTable:
         try:
             statm = parse_statm(self._folder.slurp(f"{pid}/statm", STATM_BYTES))
         except (OSError, KernelFormatError, ProcessGone) as error:
-            self._notes.take(error)
+            self._notes.take(error, pid)
             return None
         return self._meet(pid, AFRESH, statm.anon_pages, 0, warm=warm)
 
@@ -310,7 +339,7 @@ class ProcessTable:
             and known.comm.startswith(OUR_NAME)
         ):
             return Standing.NEVER, "part of the guard"
-        return known.judgement()
+        return self.marks.get(known.id) or known.judgement()
 
 
 def identify(pid: int, root: str = "/") -> ProcessId:

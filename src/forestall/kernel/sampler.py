@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 PRESSURE_BYTES = 256
 """Two lines of at most 100 bytes."""
+VMSTAT_BYTES = 16 * 1024
+VMSTAT_LAST = b"\noom_kill "
+"""Stands behind all other counters that are asked for, on every kernel (mm/vmstat.c)."""
 
 
 class Sampler:
@@ -46,6 +49,7 @@ class Sampler:
         self._pressure = self._open_pressure(base, pread)
         self._vmstat = try_open(f"{base}/proc/vmstat", pread=pread)
         self._arcstats = try_open(f"{base}/proc/spl/kstat/zfs/arcstats", pread=pread)
+        self._io_pressure = try_open(f"{base}/proc/pressure/io", pread=pread)
         self._swap = SwapReader(base, pread=pread)
         self._swap_total_bytes = -1
         self._pressure_raw = b""
@@ -117,6 +121,7 @@ class Sampler:
             self._pressure,
             self._vmstat,
             self._arcstats,
+            self._io_pressure,
             self._swap,
             self._confinement,
         ):
@@ -182,7 +187,22 @@ class Sampler:
         if self._vmstat is None:
             return None
         try:
-            return parse_vmstat(self._vmstat.read())
+            raw = self._vmstat.head(VMSTAT_BYTES)
+            # To ask for the end would have the kernel format all of it once more.
+            if VMSTAT_LAST not in raw:
+                raw = self._vmstat.read()
+            activity = parse_vmstat(raw)
         except (OSError, KernelFormatError):
             self.activity_errors += 1
             return None
+        return replace(activity, io_full_us=self._read_io())
+
+    def _read_io(self) -> int | None:
+        if self._io_pressure is None:
+            return None
+        try:
+            pressure = parse_pressure(self._io_pressure.head(PRESSURE_BYTES))
+        except (OSError, KernelFormatError):
+            self.pressure_errors += 1
+            return None
+        return pressure.full_us if pressure is not None else None

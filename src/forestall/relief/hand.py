@@ -6,6 +6,7 @@ What cannot be handed over without waiting is dropped and counted.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 
@@ -72,6 +73,14 @@ class Hand:
     def write(self, name: str, data: bytes, *, last: bool) -> bool:
         """Hand over a piece of a record; False when it must be tried again later."""
         return self._send({"op": "write", "name": name, "data": data, "last": last})
+
+    def takes_more(self, timeout_ms: int) -> bool:
+        """Wait until relief takes more, or is gone; only for the stop, when waiting is allowed."""
+        if self.fd < 0:
+            return True
+        poll = select.poll()
+        poll.register(self.fd, select.POLLOUT)
+        return bool(poll.poll(timeout_ms))
 
     def news(self) -> list[dict[str, Any]]:
         """Take what relief has said; notices when it is gone."""

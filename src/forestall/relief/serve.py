@@ -13,6 +13,7 @@ import socket
 
 from forestall.core.value import TYPE_CHECKING
 from forestall.kernel.clock import now_ns
+from forestall.kernel.errors import KernelError
 from forestall.relief.wire import receive, send
 
 if TYPE_CHECKING:
@@ -56,8 +57,9 @@ class Relief:
                 return
             try:
                 answer = self._do(message, fd)
-            except OSError as error:
-                answer = {"op": "failed", "what": message.get("op"), "why": str(error)}
+            except (OSError, KernelError) as error:
+                what = message.get("action") or message.get("op")
+                answer = {"op": "failed", "what": what, "why": str(error)}
             finally:
                 if fd is not None:
                     os.close(fd)
@@ -78,10 +80,26 @@ class Relief:
             case "write":
                 return self._write(str(message["name"]), message["data"], bool(message["last"]))
             case "relieve":
-                why = "this version frees nothing by itself; see `forestall clean`"
-                return {"op": "declined", "action": str(message["action"]), "why": why}
+                return self._relieve(str(message["action"]))
             case other:
                 return {"op": "failed", "what": str(other), "why": "unknown request"}
+
+    def _relieve(self, action: str) -> dict[str, Any]:
+        # Imported here, in relief's own process: the guard should not carry it.
+        from forestall.relief.actions import describe, perform  # noqa: PLC0415
+        from forestall.relief.tools import Tools  # noqa: PLC0415
+
+        tools = Tools(interrupted=self._wanted)
+        try:
+            return describe(perform(action, tools=tools))
+        finally:
+            tools.close()
+
+    def _wanted(self) -> str:
+        """Say that the guard wants something else, or is gone: both are more urgent."""
+        poll = select.poll()
+        poll.register(self._end, select.POLLIN)
+        return "the guard needs relief for something more urgent" if poll.poll(0) else ""
 
     def _reap(self, pidfd: int) -> dict[str, Any]:
         """Free a dying victim's memory in our time; it may be starved of its own.

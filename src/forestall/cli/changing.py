@@ -1,0 +1,67 @@
+"""What the commands that change a machine have in common."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import click
+
+from forestall.admin.errors import NotPermitted
+from forestall.cli import exits
+from forestall.cli.console import out, safe, styled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+yes = click.option("--yes", is_flag=True, help="Do not ask.")
+root_folder = click.option(
+    "--root",
+    default="/",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Look and write below this folder (for images and tests).",
+)
+
+
+def needs_rights(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn a missing right into its exit code."""
+
+    @functools.wraps(command)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except NotPermitted as error:
+            click.echo(f"forestall: {safe(error)}", err=True)
+            raise click.exceptions.Exit(exits.KERNEL.code) from None
+
+    return guarded
+
+
+def print_json(plain: Any) -> None:  # noqa: ANN401 - whatever JSON holds
+    """Print plain data; ASCII only, so that no terminal is told anything."""
+    click.echo(json.dumps(plain, indent=2))
+
+
+def say(line: str, style: str = "") -> None:
+    """Print a line of foreign text, made harmless."""
+    out().print(styled(line, style) if style else safe(line))
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask unless told not to; without a terminal nobody is asked.
+
+    Raises: click.UsageError where nobody can answer; click.Abort on a no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("There is no terminal to ask on; --yes goes ahead without.")
+    click.confirm(question, abort=True, err=True)

@@ -1,0 +1,1 @@
+"""What stands behind ``forestall.PressureMonitor``: for programs, not for the guard."""

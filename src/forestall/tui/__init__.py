@@ -1,0 +1,1 @@
+"""The live screen. Needs the optional extra ``tui``; only ``app`` and ``screens`` import it."""

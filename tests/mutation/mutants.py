@@ -1,0 +1,384 @@
+"""Hand-made mutants: small mistakes somebody could make in the core, and why they matter.
+
+Each is (file below src/forestall, what is there, what stands there instead, what
+would go wrong). The text must occur exactly once, so that a change of the code
+cannot quietly disarm a mutant.
+"""
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    """One mistake."""
+
+    file: str
+    old: str
+    new: str
+    why: str
+
+
+MUTANTS = (
+    # The policy.
+    Mutant(
+        "core/policy.py",
+        "if memory.available_bytes < ceilings.any_bytes:",
+        "if memory.available_bytes > ceilings.any_bytes:",
+        "triggers are looked at only while memory is ample",
+    ),
+    Mutant(
+        "core/policy.py",
+        "since is not None and now_ns - since >= trigger.hold_ns",
+        "since is not None and now_ns - since > trigger.hold_ns",
+        "a trigger that holds for 0 ns never fires on its first sample",
+    ),
+    Mutant(
+        "core/policy.py",
+        "(since if since is not None else now_ns)",
+        "now_ns",
+        "a trigger that must hold for a while never has",
+    ),
+    Mutant(
+        "core/policy.py",
+        "trigger.stage.rank >= Stage.TERMINATE.rank",
+        "trigger.stage.rank >= Stage.WARN.rank",
+        "a warning kills",
+    ),
+    Mutant(
+        "core/policy.py",
+        "or now <= before:",
+        "or now < before:",
+        "every reading of vmstat counts as a kill by the kernel",
+    ),
+    Mutant(
+        "core/policy.py",
+        "if isinstance(seen.hunt, Calm | Choosing) and seen.memory is not None:",
+        "if isinstance(seen.hunt, Calm) and seen.memory is not None:",
+        "the kernel has just killed, and we end another one on top",
+    ),
+    Mutant(
+        "core/policy.py",
+        "again = level is Level.CRITICAL and due(",
+        "again = level is Level.CRITICAL or due(",
+        "the level is told again and again",
+    ),
+    Mutant(
+        "core/policy.py",
+        "        seen = _out_of_reach(seen, rules, requests)\n    if isinstance",
+        "        pass\n    if isinstance",
+        "memory that came back in a jump leaves the hunt where it was",
+    ),
+    # The hunt.
+    Mutant(
+        "core/hunt.py",
+        "if not isinstance(hunt, Ending) or event.victim not in hunt.left:\n        return state, ()\n    left = hunt.left - {event.victim}\n    if left:\n        return replace(state, hunt=replace(hunt, left=left)), ()",
+        "if not isinstance(hunt, Ending):\n        return state, ()\n    left = hunt.left - {event.victim}\n    if left:\n        return replace(state, hunt=replace(hunt, left=left)), ()",
+        "a stranger's death counts",
+    ),
+    Mutant(
+        "core/hunt.py",
+        "    left = hunt.left - {event.victim}\n    if left:\n        return replace(state, hunt=replace(hunt, left=left)), ()",
+        "    left = frozenset()\n    if left:\n        return replace(state, hunt=replace(hunt, left=left)), ()",
+        "a family counts as gone with its first member",
+    ),
+    Mutant(
+        "core/hunt.py",
+        "spared = hunt.spared | {event.victim}",
+        "spared = hunt.spared",
+        "who refused is asked again for ever",
+    ),
+    Mutant(
+        "core/hunt.py",
+        "return _again(seen, hunt.spared | hunt.left, acting, requests)",
+        "return _again(seen, hunt.spared, acting, requests)",
+        "who is stuck is killed again for ever",
+    ),
+    Mutant(
+        "core/hunt.py",
+        "        if not urgent and now_ns < hunt.patient_until_ns:\n            return seen",
+        "        if now_ns < hunt.patient_until_ns:\n            return seen",
+        "falling below the kill limit does not end the patience",
+    ),
+    Mutant(
+        "core/hunt.py",
+        "        if not urgent and now_ns < hunt.patient_until_ns:\n            return seen",
+        "        if not urgent:\n            return seen",
+        "who ignores SIGTERM is waited for without end",
+    ),
+    Mutant(
+        "core/hunt.py",
+        "    if now_ns < hunt.patient_until_ns:\n        return seen\n    # Not even SIGKILL",
+        "    return seen\n    # Not even SIGKILL",
+        "who is stuck is waited for without end",
+    ),
+    Mutant(
+        "core/hunt.py",
+        "    if seen.now_ns < hunt.until_ns and not (came_back and waited_ns >= RETURN_NS):\n        return seen",
+        "    if not came_back and waited_ns < 0:\n        return seen",
+        "a second victim before the first one's memory is back",
+    ),
+    Mutant(
+        "core/hunt.py",
+        "            state = replace(state, hunt=replace(hunt, asked=False))",
+        "            state = replace(state, hunt=replace(hunt, asked=True))",
+        "a failed survey leaves the guard waiting for ever",
+    ),
+    Mutant(
+        "core/hunt.py",
+        "force = Force.KILL if hunt.stage is Stage.KILL or doomed else Force.TERM",
+        "force = Force.KILL",
+        "nobody is ever asked politely",
+    ),
+    Mutant(
+        "core/hunt.py",
+        "return last_ns is None or now_ns - last_ns >= every_ns",
+        "return True",
+        "what should be told once a minute floods",
+    ),
+    Mutant(
+        "core/hunt.py",
+        "trail = Trail(seen.trail.points[-1:], seen.trail.flows[-1:], seen.trail.slope)",
+        "trail = seen.trail",
+        "the stall before a death speaks for another one",
+    ),
+    Mutant(
+        "core/hunt.py",
+        "tuple(victim for victim in hunt.victims if victim in hunt.left)",
+        "hunt.victims",
+        "SIGKILL goes to members that have already left",
+    ),
+    # Who.
+    Mutant(
+        "core/judge.py",
+        'return row.standing is not Standing.NEVER and row.state != "Z"',
+        'return row.state != "Z"',
+        "what a rule protects is ended",
+    ),
+    Mutant(
+        "core/judge.py",
+        "rows if _may_end(row) and row.id not in spared",
+        "rows if _may_end(row)",
+        "who was tried in vain is tried again",
+    ),
+    Mutant(
+        "core/judge.py",
+        "    best = max(free, key=lambda row: _order(case, row), default=None)",
+        "    best = min(free, key=lambda row: _order(case, row), default=None)",
+        "the one who grew least goes",
+    ),
+    Mutant(
+        "core/judge.py",
+        "    return case.weights[row.id], row.held_bytes, row.oom_score_adj, row.id.pid",
+        "    return row.held_bytes, case.weights[row.id], row.oom_score_adj, row.id.pid",
+        "size is guilt",
+    ),
+    Mutant(
+        "core/judge.py",
+        "free = [row for row in case.rows if row.standing is not Standing.AVOID]",
+        "free = list(case.rows)",
+        "to be avoided means nothing",
+    ),
+    Mutant(
+        "core/judge.py",
+        "        if never and weights[row.id] >= PROTECTED_CULPRIT_SHARE * growth:\n            return row",
+        "        if never and weights[row.id] > growth:\n            return row",
+        "bystanders die for a growing process that a rule protects",
+    ),
+    Mutant(
+        "core/judge.py",
+        "for standing in (Standing.PREFER, Standing.NORMAL, Standing.AVOID):",
+        "for standing in (Standing.AVOID, Standing.NORMAL, Standing.PREFER):",
+        "the avoided go first",
+    ),
+    Mutant(
+        "core/judge.py",
+        "best = max(of_it, key=lambda row: (row.footprint_bytes, row.id.pid), default=None)",
+        "best = max(of_it, key=lambda row: row.footprint_bytes, default=None)",
+        "a tie depends on the order of the survey, so replay picks another",
+    ),
+    Mutant(
+        "core/judge.py",
+        "    dominant = single.blame >= SINGLE_OF_FAMILY_SHARE * family.blame",
+        "    dominant = False",
+        "the whole browser goes with its leaking tab",
+    ),
+    # Families.
+    Mutant(
+        "core/families.py",
+        "row.role is Role.NONE",
+        "True",
+        "login shells and multiplexers are members of a family",
+    ),
+    Mutant(
+        "core/families.py",
+        "if len(kin) > 1 and all(touchable(row) for row in kin):",
+        "if len(kin) > 1:",
+        "a unit goes although a rule protects a member",
+    ),
+    Mutant(
+        "core/families.py",
+        "        (root, *rest),",
+        "        (*rest, root),",
+        "what forks is ended last",
+    ),
+    Mutant(
+        "core/families.py",
+        'if leaf.startswith(("session-", "user@")) or leaf == "init.scope":\n        return False',
+        'if leaf == "init.scope":\n        return False',
+        "a whole login session counts as an application",
+    ),
+    Mutant(
+        "core/families.py",
+        "key = (row.parent_pid, row.comm, row.uid, row.cgroup)",
+        "key = (row.parent_pid, row.comm, 0, row.cgroup)",
+        "processes of two users are one family",
+    ),
+    # Growth.
+    Mutant(
+        "core/census.py",
+        "    now = max(0.0, track.held_bytes - track.short_bytes)\n    drift",
+        "    now = 0.0\n    drift",
+        "one that has stopped growing is blamed like one that grows",
+    ),
+    Mutant(
+        "core/census.py",
+        "short = 0.0 if row.age_ns < SHORT_NS and not first else float(held)",
+        "short = 0.0",
+        "at the first look everybody has just grown",
+    ),
+    Mutant(
+        "core/census.py",
+        "rate = faults * SECOND / span_ns if span_ns > 0 else track.fault_rate",
+        "rate = float(faults)",
+        "who waits for the disk depends on how often one looks",
+    ),
+    # Signals.
+    Mutant(
+        "core/signals.py",
+        "return found is not None and _compare(condition, found, condition.number)",
+        "return found is None or _compare(condition, found, condition.number)",
+        "unknown holds",
+    ),
+    Mutant(
+        "core/signals.py",
+        "return found < limit if condition.below else found > limit",
+        "return found <= limit if condition.below else found >= limit",
+        "a limit is reached one byte early",
+    ),
+    Mutant(
+        "core/signals.py",
+        "    if condition.signal is Signal.SWAP_FREE and condition.amount is not None:\n        if memory.swap_total_bytes == 0:\n            return condition.below\n",
+        "    if condition.signal is Signal.SWAP_FREE and condition.amount is not None:\n        if memory.swap_total_bytes == 0:\n            return False\n",
+        "without swap nothing ever fires",
+    ),
+    Mutant(
+        "core/signals.py",
+        "limit = condition.amount.of(memory.swap_total_bytes)",
+        "limit = condition.amount.of(memory.total_bytes)",
+        "a share of swap is taken of memory",
+    ),
+    Mutant(
+        "core/signals.py",
+        "        ceiling = max(ceiling, min(limits))",
+        "        ceiling = min(ceiling, min(limits))",
+        "the calm tick never looks at a trigger",
+    ),
+    Mutant(
+        "core/signals.py",
+        "rules.level_margin_share if entered else 0.0",
+        "0.0",
+        "levels flap at their border",
+    ),
+    # Rates.
+    Mutant(
+        "core/trend.py",
+        "if pressure else (None, None)",
+        "if pressure else (0, 0)",
+        "one failed read of pressure looks like a stall as long as the uptime",
+    ),
+    Mutant(
+        "core/trend.py",
+        "    if span_ns < window_ns // 2:\n        return None\n    then_us",
+        "    if span_ns <= 0:\n        return None\n    then_us",
+        "one sample's stall is taken for the whole window's",
+    ),
+    Mutant(
+        "core/trend.py",
+        "    pace = min(\n",
+        "    pace = max(\n",
+        "one jump is a forecast",
+    ),
+    Mutant(
+        "core/trend.py",
+        "    if pace < 1.0:\n        return None\n    return int(headroom",
+        "    if pace < 0.0:\n        return None\n    return int(headroom",
+        "memory at rest divides by zero",
+    ),
+    Mutant(
+        "core/trend.py",
+        "return (pages_in + refaults) / moved if moved > 0 else 0.0",
+        "return moved / (pages_in + refaults + 1) if moved > 0 else 0.0",
+        "swapping out counts as thrash",
+    ),
+    # Pace.
+    Mutant(
+        "core/pace.py",
+        "FILL_BYTES_PER_S = 16 * GIB",
+        "FILL_BYTES_PER_S = 1 * GIB",
+        "a fast hog fills memory while the guard sleeps",
+    ),
+    Mutant(
+        "core/pace.py",
+        "return min(max(wait_ns, floor_ns), rules.interval_ns)",
+        "return max(wait_ns, floor_ns)",
+        "a large machine is looked at once a minute",
+    ),
+    Mutant(
+        "core/pace.py",
+        "FLOOR_NEAR_NS = 10 * MS",
+        "FLOOR_NEAR_NS = 1 * MS",
+        "a machine parked at its limit burns a core",
+    ),
+    Mutant(
+        "core/pace.py",
+        "since_ns >= max(least_ns, int(state.survey_cost_ns / share))",
+        "since_ns >= least_ns",
+        "surveys of ten thousand processes take a tenth of a core",
+    ),
+    # The effect.
+    Mutant(
+        "effects/end.py",
+        "if self._identify(victim.pid) != victim or self._dry_run:",
+        "if self._dry_run:",
+        "a recycled PID is ended",
+    ),
+    Mutant(
+        "effects/end.py",
+        "if self._identify(victim.pid) != victim or self._dry_run:",
+        "if self._identify(victim.pid) != victim:",
+        "a dry run kills",
+    ),
+    Mutant(
+        "effects/end.py",
+        "        if victim.pid in self._never:\n            return Refused",
+        "        if victim.pid in {0, 1}:\n            return Refused",
+        "the guard ends itself",
+    ),
+    Mutant(
+        "effects/end.py",
+        "self._never = never | {0, 1}",
+        "self._never = never",
+        "init may be signalled",
+    ),
+    Mutant(
+        "effects/end.py",
+        "        if any(victim.pid in self._never for victim in request.victims):\n            return False",
+        "        if not request.victims:\n            return False",
+        "cgroup.kill takes a shielded member along",
+    ),
+    Mutant(
+        "effects/end.py",
+        "_SIGNALS = {Force.TERM: signal.SIGTERM, Force.KILL: signal.SIGKILL}",
+        "_SIGNALS = {Force.TERM: signal.SIGTERM, Force.KILL: signal.SIGTERM}",
+        "SIGKILL is not sent",
+    ),
+)

@@ -1,0 +1,39 @@
+"""What watch prints; it goes through the library, which has its own tests."""
+
+import json
+
+from click.testing import CliRunner
+
+from forestall.cli.watch import command
+
+EVERYTHING_IS_CRITICAL = ["--low", "0.001", "--medium", "0.002", "--critical", "0.003"]
+
+
+def test_the_first_line_is_how_memory_stands_now():
+    done = CliRunner().invoke(command, ["--duration", "0.1"])
+
+    assert done.exit_code == 0
+    assert "available" in done.output.splitlines()[0]
+
+
+def test_json_is_one_object_per_line():
+    done = CliRunner().invoke(command, ["--duration", "0.1", "--json"])
+    first = json.loads(done.output.splitlines()[0])
+
+    assert done.exit_code == 0
+    assert first["pressure_level"] in {"normal", "low", "medium", "critical"}
+    assert first["available_bytes"] > 0
+
+
+def test_critical_alerts_and_suggests():
+    done = CliRunner().invoke(command, ["--duration", "1.5", *EVERYTHING_IS_CRITICAL])
+
+    assert "memory is critical" in done.output
+    assert "consider ending" in done.output or "no process is large enough" in done.output
+
+
+def test_thresholds_in_the_wrong_order_are_a_usage_error():
+    done = CliRunner().invoke(command, ["--duration", "0.1", "--low", "90", "--medium", "80"])
+
+    assert done.exit_code == 2
+    assert "must lie above" in done.output
