@@ -20,7 +20,7 @@ from forestall.core.rules import Options, Rules
 from forestall.core.sentence import plain
 from forestall.core.standing import Matcher
 from forestall.core.state import Calm
-from forestall.core.units import MINUTE, MS, SECOND, human_bytes, human_ns, human_share
+from forestall.core.units import MINUTE, MS, SECOND, human_bytes
 from forestall.core.value import TYPE_CHECKING
 from forestall.effects import adjust, protect
 from forestall.effects.end import EndProcess
@@ -29,7 +29,7 @@ from forestall.guard.desk import Desk
 from forestall.guard.journal import Speaker
 from forestall.guard.loop import Loop, Ports
 from forestall.guard.supervisor import Supervisor
-from forestall.guard.telling import describe
+from forestall.guard.telling import describe, live_line
 from forestall.kernel import libc
 from forestall.kernel.clock import now_ns, wall_ns
 from forestall.kernel.pressure import open_trigger
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
     from forestall.core.events import Event, Relieve, Surveyed
     from forestall.core.model import ProcessId, Standing
-    from forestall.core.state import State
 
 STALL_US = 70_000
 WINDOW_US = 1_000_000
@@ -377,7 +376,8 @@ class Guard:
         news: list[Event] = list(self._ender.perform(request, moment_ns))
         verb = "would send" if self._options.dry_run else "sent"
         sentence = f"{verb} {request.force.value} to {pid} ({plain(request.comm)}){many}"
-        self._tell(Tell("ended", sentence, self._loop.state.level, comm=request.comm), moment_ns)
+        first, level = request.victims[0] if request.victims else None, self._loop.state.level
+        self._tell(Tell("ended", sentence, level, victim=first, comm=request.comm), moment_ns)
         return news
 
     def _adjust(
@@ -480,24 +480,6 @@ class Guard:
         self._server.pump(now_ns())
         self._server.close()
         self._hand.close()
-
-
-def live_line(state: State) -> str:
-    """One line about now: level, memory, stall, and who would go."""
-    memory = state.memory
-    assert memory is not None
-    parts = [
-        f"{state.level.value}: {human_share(memory.used_share)} of "
-        f"{human_bytes(memory.total_bytes)} used, {human_bytes(memory.available_bytes)} available"
-    ]
-    if memory.swap_total_bytes:
-        parts.append(f"swap {human_bytes(memory.swap_usable_bytes)} free")
-    prospect = state.prospect
-    if prospect is not None and prospect.victim is not None:
-        age = human_ns(max(0, state.now_ns - prospect.now_ns))
-        who = f"{plain(prospect.comm)} ({prospect.victim.pid})"
-        parts.append(f"next to go {who}, {human_bytes(prospect.frees_bytes)}, seen {age} ago")
-    return "; ".join(parts)
 
 
 def _relief_event(message: dict[str, Any], moment_ns: int) -> Event | None:
