@@ -26,11 +26,11 @@ from forestall.effects import adjust, protect
 from forestall.effects.end import EndProcess
 from forestall.guard import selftest
 from forestall.guard.desk import Desk
-from forestall.guard.glance import cgroup2_root, live_line, relief_event
+from forestall.guard.glance import cgroup2_root, relief_event
 from forestall.guard.journal import Speaker
 from forestall.guard.loop import Loop, Ports
 from forestall.guard.supervisor import Supervisor
-from forestall.guard.telling import describe
+from forestall.guard.telling import describe, live_line
 from forestall.kernel import libc
 from forestall.kernel.clock import now_ns, wall_ns
 from forestall.kernel.pressure import open_trigger
@@ -377,7 +377,8 @@ class Guard:
         news: list[Event] = list(self._ender.perform(request, moment_ns))
         verb = "would send" if self._options.dry_run else "sent"
         sentence = f"{verb} {request.force.value} to {pid} ({plain(request.comm)}){many}"
-        self._tell(Tell("ended", sentence, self._loop.state.level, comm=request.comm), moment_ns)
+        first, level = request.victims[0] if request.victims else None, self._loop.state.level
+        self._tell(Tell("ended", sentence, level, victim=first, comm=request.comm), moment_ns)
         return news
 
     def _adjust(
