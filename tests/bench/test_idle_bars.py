@@ -26,7 +26,7 @@ IDLE_SHARE_MAX, WATCH_SHARE_MAX, PARKED_SHARE_MAX = 0.0005, 0.0015, 0.01
 OF_EARLYOOM_MAX = 20.0
 """Per wake-up, surveys included. A share of time is shown and not asserted: with cold caches
 and busy neighbours the same work costs several times as much as on a quiet machine."""
-RUNS_PER_S_MAX = {"idle": 3, "on watch": 40, "parked at the limit": 250}
+RUNS_PER_S_MAX = {"idle": 5, "on watch": 200, "parked at the limit": 400}
 LATE_S = 8
 LATE_MS_MAX = 100
 LATE_SLACK = 5
