@@ -211,6 +211,8 @@ def test_beside_leaves_the_other_killer_alone(tmp_path):
         ("daemon-reload",),
         ("enable", "forestall.service"),
         ("restart", "forestall.service"),
+        ("enable", "forestall-herald.service"),
+        ("restart", "forestall-herald.service"),
     ]
 
 
@@ -230,6 +232,7 @@ def test_replace_disables_the_other_killer_and_uninstall_brings_it_back(tmp_path
     assert installed[0] == ("disable", "--now", "earlyoom.service")
     assert systemd.told == [
         ("disable", "--now", "forestall.service"),
+        ("disable", "--now", "forestall-herald.service"),
         ("daemon-reload",),
         ("enable", "earlyoom.service"),
         ("start", "earlyoom.service"),
@@ -288,7 +291,7 @@ def test_the_example_changes_nothing_and_uncommented_it_is_the_defaults():
     uncommented = "\n".join(
         line.removeprefix("# ")
         for line in example.split("\n\n", 1)[1].splitlines()
-        if not line.startswith(("# only_uid", "# When"))
+        if not line.startswith(("# only_uid", "# Wh"))
     )
 
     for text in (example, uncommented):

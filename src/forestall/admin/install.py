@@ -19,6 +19,12 @@ from typing import TYPE_CHECKING, Any
 from forestall import __version__
 from forestall.admin.copies import copy_packages, packages
 from forestall.admin.errors import AdminError
+from forestall.admin.herald_unit import (
+    AGENT_NAME,
+    HERALD_NAME,
+    render_agent_unit,
+    render_herald_unit,
+)
 from forestall.admin.unit_file import LAUNCHER, PREFIX, PYTHON, UNIT_NAME, render_unit
 from forestall.config.errors import ConfigError
 from forestall.config.example import example_settings
@@ -32,6 +38,8 @@ if TYPE_CHECKING:
     from forestall.admin.systemd import Systemd
 
 UNIT_FILE = f"/etc/systemd/system/{UNIT_NAME}"
+HERALD_FILE = f"/etc/systemd/system/{HERALD_NAME}"
+AGENT_FILE = f"/etc/systemd/user/{AGENT_NAME}"
 SETTINGS_FILE = f"/{MAIN_FILE}"
 STATE_FOLDER = "/var/lib/forestall"
 MANIFEST = "manifest.json"
@@ -167,6 +175,9 @@ class Installer:
             render_unit(prefix=self._wish.prefix, launcher=LAUNCHER, python=PYTHON),
             0o644,
         )
+        prefix = self._wish.prefix
+        self._write(manifest, HERALD_FILE, render_herald_unit(prefix=prefix, python=PYTHON), 0o644)
+        self._write(manifest, AGENT_FILE, render_agent_unit(launcher=LAUNCHER), 0o644)
         if self._real:
             check([self._at(self._wish.prefix), self._at(LAUNCHER), self._at(UNIT_FILE)])
         if not self._use_systemd:
@@ -180,6 +191,9 @@ class Installer:
             self._systemd.do("enable", UNIT_NAME)
             self._systemd.do("restart", UNIT_NAME)
             self._say(f"{UNIT_NAME} is enabled and runs")
+            self._systemd.do("enable", HERALD_NAME)
+            self._systemd.do("restart", HERALD_NAME)
+            self._say(f"{HERALD_NAME} is enabled and runs; notes: forestall agent --help")
 
     def uninstall(self, *, purge: bool) -> None:
         """Take away what install wrote.
@@ -196,6 +210,8 @@ class Installer:
             raise AdminError("uninstalling takes root; try sudo")
         if self._use_systemd and self._at(UNIT_FILE).exists():
             self._systemd.do("disable", "--now", UNIT_NAME)
+        if self._use_systemd and self._at(HERALD_FILE).exists():
+            self._systemd.do("disable", "--now", HERALD_NAME)
         for path, digest in manifest.files.items():
             self._remove_file(path, digest, purge=purge)
         if purge:

@@ -73,7 +73,13 @@ def _parse_secret(raw: object) -> str:
     return forms.parse_path(text) if text.startswith("/") else text
 
 
+def _parse_addresses(raw: object) -> tuple[str, ...]:
+    # A line end in an address would begin a header of its own.
+    return tuple(_parse_line(one) for one in _parse_list(raw))
+
+
 _TEXTS = forms.Form("list of texts", '["decision", "ended"]', _parse_list, _render_list)
+_ADDRESSES = forms.Form("list of addresses", '["ops@example.org"]', _parse_addresses, _render_list)
 _COMMAND = forms.Form("command", '["/usr/local/bin/page", "-v"]', _parse_command, _render_list)
 _URL = forms.Form("address", '"https://ntfy.example.org"', _parse_url, forms.render_text)
 _LINE = forms.Form("text", '"ops@example.org"', _parse_line, forms.render_text)
@@ -182,7 +188,7 @@ KINDS = (
             AlertKey("user", _LINE, "Log in as.", ""),
             AlertKey("secret", _SECRET, "Holds the password.", ""),
             AlertKey("sender", _LINE, "From.", required=True),
-            AlertKey("to", _TEXTS, "To whom.", required=True),
+            AlertKey("to", _ADDRESSES, "To whom.", required=True),
         ),
     ),
     AlertKind(
@@ -191,7 +197,7 @@ KINDS = (
         (
             AlertKey("path", forms.PATH, "The program.", "/usr/sbin/sendmail"),
             AlertKey("sender", _LINE, "From.", "forestall"),
-            AlertKey("to", _TEXTS, "To whom.", required=True),
+            AlertKey("to", _ADDRESSES, "To whom.", required=True),
         ),
     ),
     AlertKind(

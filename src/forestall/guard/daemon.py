@@ -15,21 +15,22 @@ import sys
 from forestall import __version__
 from forestall.control.server import Server
 from forestall.core.codec import decode
-from forestall.core.events import Declined, End, Relieved, Sampled, Tell
+from forestall.core.events import End, Sampled, Tell
 from forestall.core.rules import Options, Rules
 from forestall.core.sentence import plain
 from forestall.core.standing import Matcher
 from forestall.core.state import Calm
-from forestall.core.units import MINUTE, MS, SECOND, human_bytes, human_ns, human_share
+from forestall.core.units import MINUTE, MS, SECOND, human_bytes
 from forestall.core.value import TYPE_CHECKING
 from forestall.effects import adjust, protect
 from forestall.effects.end import EndProcess
 from forestall.guard import selftest
 from forestall.guard.desk import Desk
+from forestall.guard.glance import cgroup2_root, relief_event
 from forestall.guard.journal import Speaker
 from forestall.guard.loop import Loop, Ports
 from forestall.guard.supervisor import Supervisor
-from forestall.guard.telling import describe
+from forestall.guard.telling import describe, live_line
 from forestall.kernel import libc
 from forestall.kernel.clock import now_ns, wall_ns
 from forestall.kernel.pressure import open_trigger
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 
     from forestall.core.events import Event, Relieve, Surveyed
     from forestall.core.model import ProcessId, Standing
-    from forestall.core.state import State
 
 STALL_US = 70_000
 WINDOW_US = 1_000_000
@@ -98,7 +98,7 @@ class Guard:
             never=frozenset({os.getpid(), os.getppid()}),
             dry_run=options.dry_run,
             # cgroup.kill does not ask whose processes a unit holds.
-            cgroup_root="" if options.only_uid is not None else _cgroup2_root(),
+            cgroup_root="" if options.only_uid is not None else cgroup2_root(),
             reap=self._hand.reap,
         )
         self._ring = Ring(rules, bytes_max=options.record_ring_bytes, write=self._write_record)
@@ -305,7 +305,7 @@ class Guard:
 
     def _hear_relief(self) -> None:
         for message in self._hand.news():
-            event = _relief_event(message, now_ns())
+            event = relief_event(message, now_ns())
             if event is not None:
                 self._loop.feed(event)
 
@@ -377,7 +377,8 @@ class Guard:
         news: list[Event] = list(self._ender.perform(request, moment_ns))
         verb = "would send" if self._options.dry_run else "sent"
         sentence = f"{verb} {request.force.value} to {pid} ({plain(request.comm)}){many}"
-        self._tell(Tell("ended", sentence, self._loop.state.level, comm=request.comm), moment_ns)
+        first, level = request.victims[0] if request.victims else None, self._loop.state.level
+        self._tell(Tell("ended", sentence, level, victim=first, comm=request.comm), moment_ns)
         return news
 
     def _adjust(
@@ -480,39 +481,3 @@ class Guard:
         self._server.pump(now_ns())
         self._server.close()
         self._hand.close()
-
-
-def live_line(state: State) -> str:
-    """One line about now: level, memory, stall, and who would go."""
-    memory = state.memory
-    assert memory is not None
-    parts = [
-        f"{state.level.value}: {human_share(memory.used_share)} of "
-        f"{human_bytes(memory.total_bytes)} used, {human_bytes(memory.available_bytes)} available"
-    ]
-    if memory.swap_total_bytes:
-        parts.append(f"swap {human_bytes(memory.swap_usable_bytes)} free")
-    prospect = state.prospect
-    if prospect is not None and prospect.victim is not None:
-        age = human_ns(max(0, state.now_ns - prospect.now_ns))
-        who = f"{plain(prospect.comm)} ({prospect.victim.pid})"
-        parts.append(f"next to go {who}, {human_bytes(prospect.frees_bytes)}, seen {age} ago")
-    return "; ".join(parts)
-
-
-def _relief_event(message: dict[str, Any], moment_ns: int) -> Event | None:
-    match message.get("op"):
-        case "relieved":
-            return Relieved(moment_ns, str(message["action"]), int(message["gained_bytes"]))
-        case "declined":
-            return Declined(moment_ns, str(message["action"]), str(message["why"]))
-        case "failed":
-            return Declined(moment_ns, str(message.get("what")), str(message.get("why")))
-    return None
-
-
-def _cgroup2_root() -> str:
-    for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
-        if os.path.exists(f"{root}/cgroup.controllers"):
-            return root
-    return ""

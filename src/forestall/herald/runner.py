@@ -10,11 +10,12 @@ import os
 import signal
 import sys
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from forestall.config.alerts import BY_NAME
+from forestall.config.alerts import BY_NAME, default_channels
 from forestall.control.client import Client
 from forestall.core.units import SECOND
 from forestall.herald.engine import Engine, Plan
@@ -26,7 +27,7 @@ from forestall.kernel.clock import now_ns, wall_ns
 from forestall.kernel.largest import boot_id, largest, total_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from forestall.config.alerts import Channel
     from forestall.herald.engine import Parcel
@@ -206,6 +207,7 @@ class Runner:
 
 def run(channels: tuple[Channel, ...], *, socket_path: str, environment: Mapping[str, str]) -> None:
     """Run herald until SIGTERM or SIGINT."""
+    channels = without_the_impossible(channels)
     path = spool_path(environment)
     if not Path(path).parent.is_dir():
         complain(f"{Path(path).parent} is missing: letters are in memory only")
@@ -215,6 +217,22 @@ def run(channels: tuple[Channel, ...], *, socket_path: str, environment: Mapping
         signal.signal(number, lambda *_: runner.stop())
     complain(f"{len(channels)} channels: {', '.join(channel.name for channel in channels)}")
     runner.run()
+
+
+def without_the_impossible(
+    channels: tuple[Channel, ...], find: Callable[[str], object | None] = find_spec
+) -> tuple[Channel, ...]:
+    """Leave out the built-in desktop channel where jeepney is missing: nobody asked for it.
+
+    A channel that was asked for stays, and says at every letter what it lacks.
+    """
+    if find("jeepney") is not None:
+        return channels
+    return tuple(
+        channel
+        for channel in channels
+        if channel.kind != "desktop" or channel not in default_channels()
+    )
 
 
 def complain(sentence: str) -> None:

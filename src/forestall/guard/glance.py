@@ -1,0 +1,33 @@
+"""Small readings the daemon needs: news out of relief's messages, the v2 hierarchy."""
+
+from __future__ import annotations
+
+import os
+
+from forestall.core.events import Declined, Relieved
+from forestall.core.value import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from forestall.core.events import Event
+
+
+def relief_event(message: dict[str, Any], moment_ns: int) -> Event | None:
+    """Turn what relief said into news for the policy; None for what only relief cares about."""
+    match message.get("op"):
+        case "relieved":
+            return Relieved(moment_ns, str(message["action"]), int(message["gained_bytes"]))
+        case "declined":
+            return Declined(moment_ns, str(message["action"]), str(message["why"]))
+        case "failed":
+            return Declined(moment_ns, str(message.get("what")), str(message.get("why")))
+    return None
+
+
+def cgroup2_root() -> str:
+    """Find where the v2 hierarchy is mounted, for cgroup.kill; empty without one."""
+    for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
+        if os.path.exists(f"{root}/cgroup.controllers"):
+            return root
+    return ""
