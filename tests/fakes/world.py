@@ -200,7 +200,8 @@ class World:
         self._shmem = shmem
         used = self._used = used + shmem
         over = used - (self.total - self.base)
-        scarce = over > self.swap - 0.02 * self.total
+        # What the default rules call scarce: 2 % of 256 GiB is room enough to work in.
+        scarce = over > self.swap - min(0.02 * self.total, 256 * MIB)
         if not scarce or over > self.swap:
             self.scarce_since_ns = None
         elif self.scarce_since_ns is None:
@@ -249,6 +250,11 @@ class World:
     def _room(self):
         # A tmpfs has a limit of its own: by default half of memory.
         return max(0.0, self.total * 0.5 - self._shmem)
+
+    def is_immortal(self, process):
+        """Whether this one is still there and no signal of ours will end it."""
+        body = self.bodies.get(process)
+        return body is not None and body.immortal
 
     def used(self):
         return self._used

@@ -83,7 +83,10 @@ def run(copy: Path, tests: tuple[str, ...]) -> str | None:
     """Run tests on a copy of the source; returns the first that failed, or None."""
     command = [sys.executable, "-B", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     command += ["--no-header", "--tb=no", *tests]
-    command += ["--deselect", "tests/sim/test_world.py::test_the_worlds_are_hostile_enough"]
+    command += [
+        "--deselect",
+        "tests/sim/test_world.py::test_the_page_shows_what_the_golden_file_holds",
+    ]
     environment = {**os.environ, "FORESTALL_SIM_SEEDS": SEEDS, "PYTHONDONTWRITEBYTECODE": "1"}
     environment["PYTHONPATH"] = str(copy / "src")
     try:

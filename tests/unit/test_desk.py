@@ -15,6 +15,7 @@ from forestall.core.rules import DEFAULT_RULES, Field, VictimRule
 from forestall.core.standing import Matcher
 from forestall.core.units import GIB, SECOND
 from forestall.core.value import replace
+from forestall.effects.adjust import Denied as NotAdjusted
 from forestall.guard.desk import Desk
 from forestall.guard.loop import Loop, Ports
 from forestall.kernel.errors import ProcessGone
@@ -50,6 +51,8 @@ class Bench:
             reloaded=self._adopt,
             perform=lambda request, _now: self.performed.append(request) or list(answer),
             identify=self._identify,
+            adjust=lambda *_request: NotAdjusted("not asked for here"),
+            mark=lambda *_request: None,
         )
         self.handlers = desk.handlers()
 

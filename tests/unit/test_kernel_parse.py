@@ -115,7 +115,7 @@ def test_vmstat_gives_the_counters(proc):
         oom_kill=7,
     )
 
-    assert tuple(parse_vmstat(raw.read_bytes())) == (7, 1, 2, 4, 5, 3, 6)
+    assert tuple(parse_vmstat(raw.read_bytes())) == (7, 1, 2, 4, 5, 3, 6, None)
 
 
 def test_vmstat_of_an_old_kernel_knows_refaults_of_files_only():
