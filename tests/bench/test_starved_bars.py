@@ -1,8 +1,8 @@
 """A victim that gets almost no processor: how soon its memory is back, with relief and without.
 
 The victim is our own child and holds 2 GiB on a leash. It is starved by its nice value beside
-burners (since Linux 6.18 a cgroup's quota no longer stops a process inside the kernel, and so
-no longer delays its exit). A bystander starves with it and must live.
+burners; a cgroup's quota of 2 % delayed no exit on Linux 6.18. A bystander starves with it and
+must live.
 """
 
 import os
