@@ -198,6 +198,8 @@ def test_ctrl_c_ends_the_watch_with_130():
         [sys.executable, "-m", "forestall.cli.main", "scores", "--watch", "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # A runner in the background has SIGINT ignored, and a child inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     first = watch.stdout.readline()
     watch.send_signal(signal.SIGINT)
