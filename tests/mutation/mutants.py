@@ -334,7 +334,7 @@ MUTANTS = (
     ),
     Mutant(
         "core/pace.py",
-        "FLOOR_NEAR_NS = 10 * MS",
+        "FLOOR_NEAR_NS = 30 * MS",
         "FLOOR_NEAR_NS = 1 * MS",
         "a machine parked at its limit burns a core",
     ),

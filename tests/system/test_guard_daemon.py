@@ -150,6 +150,12 @@ class Guard:
         with self.client() as client:
             return client.call("GetStatus")["status"]
 
+    def helpers(self):
+        """Open the guard's children, to wait for their end."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        return [os.pidfd_open(int(child)) for child in children.split()]
+
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=WAIT_S)
@@ -266,8 +272,7 @@ def test_people_can_ask_change_the_rules_and_stop_it(start):
     while guard.status()["guard"]["records_written"] == 0:
         select.poll().poll(50)
     (record,) = (guard.folder / "records").glob("episode-*.jsonl")
-    children = Path(f"/proc/{guard.process.pid}/task/{guard.process.pid}/children").read_text()
-    helpers = [os.pidfd_open(int(pid)) for pid in children.split()]
+    helpers = guard.helpers()
     code = guard.stop()
 
     assert gone, guard.log
@@ -300,9 +305,13 @@ def test_a_stop_in_the_middle_of_an_episode_still_writes_the_record(start):
     hog = guard.spawn(UID, "hog", size=HOG_BYTES, deaf=True)
     with guard.client() as client:
         events_until(client, lambda e: e["what"] == "ended", guard)
+    helpers = guard.helpers()
     code = guard.stop()
+    # Relief writes what it was handed, and ends after the guard.
+    finished = [until_gone(helper) for helper in helpers]
     (record,) = (guard.folder / "records").glob("episode-*.jsonl")
 
+    assert finished == [True]
     assert code == 0
     assert [end["force"]["is"] for end in requests_in(record)] == ["TERM"]
     assert not list((guard.folder / "records").glob("*.part"))

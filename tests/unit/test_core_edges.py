@@ -322,3 +322,17 @@ def test_an_avoided_one_goes_last_when_nobody_grew():
         spared |= {found.part.root.id}
 
     assert chosen == [62, 61, 60]
+
+
+def test_one_with_half_of_its_familys_growth_goes_alone_when_that_is_enough():
+    """A tab that leaks among tabs that breathe: the browser need not go with it."""
+    census = Census()
+    for n in range(8):
+        main = row(300, 400 * MIB, comm="browser")
+        tabs = [row(301 + k, (90 + 4 * n) * MIB, parent=300, comm="tab") for k in range(10)]
+        leaker = row(330, (900 + 40 * n) * MIB, parent=300, comm="tab")
+        rows = (main, *tabs, leaker)
+        census = count(census, START_NS + n * SECOND, rows, 0)
+    found = judge(rows, census, memory(0.08, total=8 * GIB), DEFAULT_RULES, spared=frozenset())
+
+    assert [member.id.pid for member in found.part.members] == [330]
