@@ -90,6 +90,7 @@ class World:
     full_us: float = 0.0
     swap_in: float = 0.0
     swap_out: float = 0.0
+    io_us: float = 0.0
 
     def __post_init__(self):
         self.dice = random.Random(self.seed)
@@ -97,6 +98,7 @@ class World:
         self.total = dice.choice([512 * MIB, 2 * GIB, 16 * GIB, 256 * GIB])
         self.swap = int(self.total * dice.choice([0, 0, 0.25, 1.0]))
         self.flaky = dice.choice([0.0, 0.0, 0.05, 0.3])
+        self.fast_swap = dice.random() < 0.4
         self.base = self.total * 0.08
         self._pid = 2
         self._used = 0.0
@@ -217,6 +219,8 @@ class World:
             if thrash:
                 self.swap_in += moved
                 self.full_us += share * 0.4
+                # zram costs the processor and nobody waits for a disk.
+                self.io_us += 0.0 if self.fast_swap else share * 0.35
 
     def _live(self, body, span_ns):
         if body.fills == "files":
@@ -270,7 +274,11 @@ class World:
         counters = None
         if with_activity:
             counters = Activity(
-                self.kernel_kills, int(self.swap_in), int(self.swap_out), 0, 0, 0, 0
+                self.kernel_kills,
+                int(self.swap_in),
+                int(self.swap_out),
+                *(int(self.swap_in), 0, 0, 0),
+                io_full_us=int(self.io_us),
             )
         self.sampled_ns = self.now_ns
         return Sampled(

@@ -71,7 +71,7 @@ MUTANTS = (
     Mutant(
         "core/hunt.py",
         "if not isinstance(hunt, Ending) or event.victim not in hunt.left:\n        return state, ()\n    left = hunt.left - {event.victim}\n    if left:\n        return replace(state, hunt=replace(hunt, left=left)), ()",
-        "if not isinstance(hunt, Ending):\n        return state, ()\n    left = hunt.left - {event.victim}\n    if left:\n        return replace(state, hunt=replace(hunt, left=left)), ()",
+        "if not isinstance(hunt, Ending):\n        return state, ()\n    left = hunt.left - {event.victim} if event.victim in hunt.left else frozenset()\n    if left:\n        return replace(state, hunt=replace(hunt, left=left)), ()",
         "a stranger's death counts",
     ),
     Mutant(

@@ -125,6 +125,7 @@ def take_note(tally, world):
             "nobody": told["nobody"],
             "futile": told["futile"],
             "thrash": sum(r.trigger == "thrash" for r in asked),
+            "churn": sum(r.trigger == "churn" for r in asked),
             "shared memory looked for": sum(
                 isinstance(event, Surveyed) and event.shared for _, event, _ in world.diary
             ),

@@ -110,6 +110,15 @@ def test_every_exposed_row_of_the_seed(box, name, old, meant):
     assert box.adj(900) == 7
 
 
+def test_an_ide_that_is_called_java_is_known_by_its_command_line(box):
+    box.process(50, "java", uid=1000, cmdline="/opt/idea/jbr/bin/java com.intellij.idea.Main")
+    box.process(51, "java", uid=1000, cmdline="/usr/bin/java -jar server.jar")
+
+    (change,) = protector(box).plan().changes
+
+    assert (change.id.pid, change.new) == (50, 294)
+
+
 @pytest.mark.parametrize(
     ("old", "new"), [(-17, -1000), (-16, -941), (-1, -58), (14, 823), (15, 1000)]
 )

@@ -9,6 +9,7 @@ Ending   -> Calm       the memory is back, whatever became of the victims
 Ending   -> Choosing   refused, or not even SIGKILL helped
 Settling -> Calm       enough has come back
 Settling -> Choosing   it has not, and there was time
+Calm, Choosing -> Settling   the kernel ended somebody: its memory comes back first
 """
 
 from __future__ import annotations

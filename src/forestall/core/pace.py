@@ -23,7 +23,7 @@ FILL_BYTES_PER_S = 16 * GIB
 FALLING_NS = 2 * SECOND
 """A fall is remembered this long."""
 FLOOR_FALLING_NS = 1 * MS
-FLOOR_NEAR_NS = 10 * MS
+FLOOR_NEAR_NS = 30 * MS
 FLOOR_FAR_NS = 100 * MS
 DECIDING_NS = 5 * MS
 STALL_NS = 25 * MS
@@ -36,7 +36,7 @@ ACTIVITY_WATCH_NS = 100 * MS
 # Shares of one core that surveys may cost, and the least time between two of them.
 SURVEY_CALM = (0.0001, 60 * SECOND)
 SURVEY_WATCH = (0.001, 2 * SECOND)
-SURVEY_NEAR = (0.003, 1 * SECOND)
+SURVEY_NEAR = (0.0015, 1 * SECOND)
 SURVEY_FALLING = (0.05, 100 * MS)
 
 
