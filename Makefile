@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check bench arena arena-smoke docs clean setup
+.PHONY: run test check bench mutants arena arena-smoke docs clean setup
 
 run: setup
 	@$(BIN)/forestall run
@@ -20,6 +20,9 @@ check: setup
 
 bench: setup
 	$(BIN)/pytest -q -s -m bench tests/bench
+
+mutants: setup
+	$(BIN)/python -m tests.mutation --write
 
 arena-smoke: setup
 	$(BIN)/python -m arena smoke

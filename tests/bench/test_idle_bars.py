@@ -61,12 +61,14 @@ def measure(board, folder, bar, rules, *, seconds, limit, below_kib=1):
         support.wait_for_end(ours, 3)
         relief_before = sum(support.cpu_ns(pid) for pid in relief)
         found = shares(everybody, seconds)
+        with Client(str(folder / "control.sock")) as client:
+            told = client.call("GetStatus")["status"]["guard"]
         relief_share = (sum(support.cpu_ns(p) for p in relief) - relief_before) / 1e9 / seconds
     share, runs = found[0]
     ratio = share / runs / (found[1][0] / found[1][1]) if earlyoom else None
     texts = [f"{100 * s:.3f} % ({r:.1f}/s)" for s, r in found]
     board.show(
-        f"processor, {bar} (wake-ups)",
+        f"processor, {bar} (wake-ups); {told['surveys']} surveys in {seconds + 3} s",
         texts[0],
         earlyoom=texts[1] if earlyoom else "",
         nohang=texts[-1] if nohang else "",

@@ -1,4 +1,4 @@
-"""How far a hog at full speed (12 GiB/s with huge pages) gets past the limit before it is dead, among 200 processes.
+"""How far a hog at full speed gets past the limit before it is dead, among 200 processes.
 
 The limit lies 1 GiB below what is available now, so no shortage is made. The hog is on a
 leash of 2.5 GiB, runs as a user of its own, and the guard may touch that user only; another

@@ -23,6 +23,10 @@ from forestall.core.units import GIB, MIB, MS, SECOND
 from forestall.guard.loop import Loop, Ports
 
 STANDINGS = [Standing.NORMAL] * 6 + [Standing.AVOID] * 2 + [Standing.PREFER, Standing.NEVER]
+KINDS = (
+    *("still", "still", "still", "leak", "slow", "burst", "storm", "thrash"),
+    *("session", "files", "shared"),
+)
 PAGE = 4096
 
 
@@ -40,13 +44,25 @@ class Body:
     role: Role = Role.NONE
     ignores_term: bool = False
     refuses: bool = False
+    refuses_kill: bool = False
     stuck: bool = False
+    files: float = 0.0
+    """What it has written to a tmpfs; stays when it goes."""
+    shared: float = 0.0
+    """Held in a memfd; goes with it."""
+    fills: str = ""
+    """Grows in ``files`` or ``shared`` and not in its own memory."""
     leaves_ns: int | None = None
     forks_ns: int | None = None
     forked: int = 0
     dies_ns: int | None = None
     born_ns: int = 0
     thrashes: bool = False
+
+    @property
+    def immortal(self):
+        """Whether no signal of ours will end it."""
+        return self.stuck or self.refuses or self.refuses_kill
 
 
 @dataclass
@@ -60,8 +76,16 @@ class World:
     signalled: list = field(default_factory=list)
     decisions: list = field(default_factory=list)
     told: list = field(default_factory=list)
+    stale: list = field(default_factory=list)
+    """What was asked for on memory that had not just been read."""
     diary: list = field(default_factory=list)
     kernel_kills: int = 0
+    stalls: int = 0
+    hasty: int = 0
+    """A second victim after memory was back, while the first was still dying."""
+    sampled_ns: int = 0
+    """When memory was last read with success."""
+    left_files: float = 0.0
     some_us: float = 0.0
     full_us: float = 0.0
     swap_in: float = 0.0
@@ -76,6 +100,7 @@ class World:
         self.base = self.total * 0.08
         self._pid = 2
         self._used = 0.0
+        self._shmem = 0.0
         self.scarce_since_ns = None
         for _ in range(dice.randint(3, 30)):
             self._populate()
@@ -97,11 +122,12 @@ class World:
 
     def _populate(self):
         dice = self.dice
-        kind = dice.choice(["still", "still", "still", "leak", "slow", "burst", "storm", "thrash"])
+        kind = dice.choice(KINDS)
         size = self.total * dice.uniform(0.001, 0.12)
         body = self._body(size, dice.choice(STANDINGS))
         body.ignores_term = dice.random() < 0.2
         body.refuses = dice.random() < 0.1
+        body.refuses_kill = dice.random() < 0.05
         body.stuck = dice.random() < 0.1
         if dice.random() < 0.1:
             body.leaves_ns = self.now_ns + dice.randint(1, 60) * SECOND
@@ -115,6 +141,23 @@ class World:
             body.forks_ns = self.now_ns + dice.randint(0, 20) * SECOND
         elif kind == "thrash":
             body.thrashes = True
+        elif kind == "session":
+            self._session(body)
+        elif kind in {"files", "shared"}:
+            body.growth, body.limit = self.total * dice.uniform(0.01, 0.2), self.total * 3
+            body.fills = kind
+
+    def _session(self, holder):
+        # A login shell or a multiplexer, and jobs below it that grow together.
+        dice = self.dice
+        holder.role, holder.size, holder.limit = Role.SESSION, self.total * 0.0005, 0.0
+        holder.comm = "bash"
+        rate = self.total * dice.uniform(0.01, 0.3)
+        count = dice.randint(2, 8)
+        for _ in range(count):
+            job = self._body(self.total * 0.002, Standing.NORMAL, holder.id.pid, "job")
+            job.growth, job.limit = rate / count, self.total
+            job.ignores_term = dice.random() < 0.2
 
     def _body(self, size, standing, parent=1, comm=None):
         self._pid += self.dice.randint(1, 3)
@@ -138,6 +181,7 @@ class World:
         planned_ns = self.now_ns
         while self.now_ns < end_ns:
             if self.dice.random() < 0.002:
+                self.stalls += 1
                 self._pass(self.dice.randint(1, 3) * SECOND)  # the clock stalls: suspend, or worse
             self.loop.turn(planned_ns)
             pause_ns = max(self.loop.pause_ns(), 40 * MS)
@@ -148,7 +192,13 @@ class World:
         self.now_ns += span_ns
         for body in list(self.bodies.values()):
             self._live(body, span_ns)
-        used = self._used = sum(body.size for body in self.bodies.values())
+        shmem = self.left_files
+        used = 0.0
+        for body in self.bodies.values():
+            used += body.size
+            shmem += body.files + body.shared
+        self._shmem = shmem
+        used = self._used = used + shmem
         over = used - (self.total - self.base)
         scarce = over > self.swap - 0.02 * self.total
         if not scarce or over > self.swap:
@@ -168,7 +218,11 @@ class World:
                 self.full_us += share * 0.4
 
     def _live(self, body, span_ns):
-        if body.growth:
+        if body.fills == "files":
+            body.files += min(body.growth * span_ns / SECOND, self._room())
+        elif body.fills == "shared":
+            body.shared += min(body.growth * span_ns / SECOND, self._room())
+        elif body.growth:
             body.size = min(body.limit, body.size + body.growth * span_ns / SECOND)
         if body.forks_ns is not None and self.now_ns >= body.forks_ns and body.forked < 40:
             body.forks_ns = self.now_ns + 100 * MS
@@ -181,14 +235,20 @@ class World:
             self._remove(body)
 
     def _remove(self, body):
-        if self.bodies.pop(body.id, None) is not None and body.dies_ns is not None:
-            self.loop.feed(Gone(self.now_ns, body.id))
+        if self.bodies.pop(body.id, None) is not None:
+            self.left_files += body.files
+            if body.dies_ns is not None:
+                self.loop.feed(Gone(self.now_ns, body.id))
 
     def _kernel_kill(self):
         mortal = [b for b in self.bodies.values() if b.standing is not Standing.NEVER]
         if mortal:
             self.kernel_kills += 1
             self._remove(max(mortal, key=lambda b: b.size))
+
+    def _room(self):
+        # A tmpfs has a limit of its own: by default half of memory.
+        return max(0.0, self.total * 0.5 - self._shmem)
 
     def used(self):
         return self._used
@@ -206,22 +266,25 @@ class World:
             counters = Activity(
                 self.kernel_kills, int(self.swap_in), int(self.swap_out), 0, 0, 0, 0
             )
+        self.sampled_ns = self.now_ns
         return Sampled(
             now_ns,
-            Memory(self.total, available, self.swap, free, free, 0),
+            Memory(self.total, available, self.swap, free, free, int(self._shmem)),
             Pressure(int(self.some_us), int(self.full_us)),
             counters,
         )
 
-    def _survey(self, _shared):
+    def _survey(self, shared):
         if self.dice.random() < self.flaky:
             raise OSError(5, "flaky")
         began_ns = self.now_ns
         self.now_ns += self.dice.randint(1, 20) * MS
-        rows = tuple(self._row(body) for body in self.bodies.values())
-        return Surveyed(self.now_ns, began_ns, rows, Holdings(int(self.used()), 0, 0, 0, 0, 0, 0))
+        rows = tuple(self._row(body, shared) for body in self.bodies.values())
+        shmem = int(self._shmem)
+        holdings = Holdings(int(self.used()) - shmem, 0, shmem, 0, 0, 0, 0)
+        return Surveyed(self.now_ns, began_ns, rows, holdings, shared=shared)
 
-    def _row(self, body):
+    def _row(self, body, shared):
         return Row(
             id=body.id,
             parent_pid=body.parent,
@@ -233,8 +296,8 @@ class World:
             oom_score_adj=0,
             anon_bytes=int(body.size),
             swap_bytes=0,
-            shared_bytes=0,
-            writing_bytes=0,
+            shared_bytes=int(body.shared) if shared else 0,
+            writing_bytes=int(body.files) if shared else 0,
             major_faults=0,
             standing=body.standing,
             rule="sim" if body.standing is not Standing.NORMAL else "",
@@ -245,13 +308,15 @@ class World:
 
     def _perform(self, request, now_ns):
         self.decisions.append((now_ns, request, self._short()))
+        if self.sampled_ns != self.now_ns:
+            self.stale.append(request)
         news = []
         for victim in request.victims:
             self.signalled.append((now_ns, victim, request.force))
             body = self.bodies.get(victim)
             if body is None:
                 news.append(Gone(now_ns, victim))
-            elif body.refuses:
+            elif body.refuses or (body.refuses_kill and request.force is Force.KILL):
                 news.append(Refused(now_ns, victim, "sim"))
             elif not body.stuck and (request.force is Force.KILL or not body.ignores_term):
                 body.dies_ns = now_ns + self.dice.randint(1, 800) * MS

@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.mutation.mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
-LIMIT_S = 180
+LIMIT_S = 600
 TESTS = (
     "tests/unit/test_policy.py",
     "tests/unit/test_judge.py",
@@ -42,8 +42,12 @@ def main(arguments: list[str]) -> int:
         if all(word in mutant.file + " " + mutant.why for word in words)
     ]
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        copy = Path(folder) / "src"
-        shutil.copytree(ROOT / "src", copy, ignore=shutil.ignore_patterns("__pycache__"))
+        # The tests too: somebody may be writing better ones meanwhile.
+        copy = Path(folder)
+        for part in ("src", "tests"):
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / part, copy / part, ignore=ignored)
+        shutil.copy(ROOT / "pyproject.toml", copy)
         whole = run(copy, (*TESTS, *EFFECT_TESTS))
         if whole is not None:
             print(f"the tests fail without any mutant: {whole}")
@@ -58,7 +62,7 @@ def main(arguments: list[str]) -> int:
 
 def judged(copy: Path, mutant: Mutant) -> tuple[str | None, float]:
     """Plant one mutant, and take it out again; returns the test that noticed, and the time."""
-    file = copy / "forestall" / mutant.file
+    file = copy / "src" / "forestall" / mutant.file
     text = file.read_text()
     if text.count(mutant.old) != 1:
         raise SystemExit(f"{mutant.file}: not exactly once: {mutant.old!r}")
@@ -78,15 +82,14 @@ def judged(copy: Path, mutant: Mutant) -> tuple[str | None, float]:
 def run(copy: Path, tests: tuple[str, ...]) -> str | None:
     """Run tests on a copy of the source; returns the first that failed, or None."""
     command = [sys.executable, "-B", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-    command += ["-o", f"pythonpath={copy} .", "--no-header", "--tb=no", *tests]
+    command += ["--no-header", "--tb=no", *tests]
     command += ["--deselect", "tests/sim/test_world.py::test_the_worlds_are_hostile_enough"]
     environment = {**os.environ, "FORESTALL_SIM_SEEDS": SEEDS, "PYTHONDONTWRITEBYTECODE": "1"}
-    environment.pop("PYTHONPATH", None)
-    environment["PYTHONPATH"] = str(copy)
+    environment["PYTHONPATH"] = str(copy / "src")
     try:
         done = subprocess.run(
             ["nice", "-n", "10", *command],
-            cwd=ROOT,
+            cwd=copy,
             env=environment,
             capture_output=True,
             text=True,

@@ -284,8 +284,8 @@ MUTANTS = (
     ),
     Mutant(
         "core/signals.py",
-        "rules.level_margin_share if entered else 0.0",
-        "0.0",
+        "margin = rules.level_margin_share if rule.level.rank <= current.rank else 0.0",
+        "margin = 0.0",
         "levels flap at their border",
     ),
     # Rates.
@@ -309,8 +309,8 @@ MUTANTS = (
     ),
     Mutant(
         "core/trend.py",
-        "    if pace < 1.0:\n        return None\n    return int(headroom",
-        "    if pace < 0.0:\n        return None\n    return int(headroom",
+        "    if pace < 1.0:\n        return None\n    return int(headroom *",
+        "    if pace < 0.0:\n        return None\n    return int(headroom *",
         "memory at rest divides by zero",
     ),
     Mutant(
@@ -328,8 +328,8 @@ MUTANTS = (
     ),
     Mutant(
         "core/pace.py",
-        "return min(max(wait_ns, floor_ns), rules.interval_ns)",
-        "return max(wait_ns, floor_ns)",
+        "longest_ns = rules.interval_ns\n",
+        "longest_ns = 60 * SECOND\n",
         "a large machine is looked at once a minute",
     ),
     Mutant(

@@ -205,7 +205,7 @@ def test_readback_is_a_share_and_grows_with_what_comes_back(swap_in, swap_out, r
 
     assert readback_share(out_only, now_ns, 2 * SECOND) == 0.0
     assert 0.0 <= found <= 1.0
-    assert (found > 0.0) == (swap_in // 10 + refault // 10 > 0) or found < 0.1
+    assert found > 0.0 or swap_in + refault < 10
 
 
 def test_refaults_are_bytes_per_second():

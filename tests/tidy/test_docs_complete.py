@@ -1,5 +1,6 @@
 """Documents that are read off tables are what the tables say, and nothing is left out."""
 
+import re
 from pathlib import Path
 
 import click
@@ -68,3 +69,14 @@ def test_exit_codes_are_told_apart():
     codes = [row.code for row in EXITS]
 
     assert sorted(set(codes)) == sorted(codes)
+
+
+def test_every_test_that_the_seeds_table_names_is_there():
+    """A row that names no living test is a promise nobody keeps."""
+    text = (REPO / "docs" / "from-the-seeds.md").read_text()
+    files = sorted((REPO / "tests").rglob("test_*.py"))
+    known = {path.stem for path in files}
+    for path in files:
+        known.update(re.findall(r"def (test_\w+)", path.read_text()))
+
+    assert sorted(set(re.findall(r"`(test_\w+)`", text)) - known) == []

@@ -17,12 +17,14 @@ MODULES = sorted(SRC.rglob("*.py"))
 
 # From the bottom up; who stands in one row does not import each other.
 LAYERS = (
-    {"core", "fields"},
+    {"core"},
+    {"fields"},
     {"kernel"},
     {"effects"},
     {"recorder", "config", "forensics"},
     {"inspect", "control"},
     {"guard", "relief", "herald", "admin", "replay", "report"},
+    {"library"},
     {"tui", "monitor"},
     {"cli"},
 )
@@ -130,7 +132,8 @@ def rooms_imported(module):
 def test_imports_go_down_the_house_and_never_sideways_or_up(module):
     own = package_of(module)
     if own == "__init__":
-        assert rooms_imported(module) == set()
+        # The library's names are fetched when somebody asks for them, and not before.
+        assert rooms_imported(module) <= {"monitor"}
         return
     assert own in RANKS, f"{own} has no place in LAYERS"
     wrong = [
@@ -190,4 +193,7 @@ def test_the_guards_process_holds_none_of_the_heavy_modules():
 
 
 def test_the_top_package_imports_nothing():
-    assert list(imports_of(SRC / "__init__.py", with_types=True)) == []
+    tree = ast.parse((SRC / "__init__.py").read_text())
+    at_import = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+
+    assert at_import == []

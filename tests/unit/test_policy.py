@@ -487,6 +487,22 @@ def test_a_warning_names_who_and_how_long_and_comes_once_a_minute():
     assert warnings[0].time_left_ns > SECOND
 
 
+def test_several_reliefs_that_hold_at_once_all_have_their_turn():
+    rules = replace(
+        TERM_RULES,
+        triggers=(
+            Trigger("cache", Stage.RELIEVE, (available(Limit(0.30)),), action="page-cache"),
+            Trigger("swap", Stage.RELIEVE, (available(Limit(0.20)),), action="swap"),
+        ),
+    )
+    asked = Play(rules).sample(0.10).asked
+
+    assert [request.action for request in asked if isinstance(request, Relieve)] == [
+        "page-cache",
+        "swap",
+    ]
+
+
 def test_relieve_is_asked_for_and_not_flooded():
     rules = replace(
         TERM_RULES, triggers=(Trigger("tidy", Stage.RELIEVE, (available(Limit(0.30)),)),)

@@ -79,6 +79,17 @@ def test_nobody_above_says_how_high_the_highest_is(scores):
     assert "No process has a score above 800; the highest is 375." in shown(scores, above=800)
 
 
+def test_where_nobody_is_to_be_seen_it_says_so(tmp_path):
+    fake = FakeScores(tmp_path)
+    fake.remove(1)
+    alone = Scores(DEFAULT_RULES, root=str(tmp_path), spare=frozenset())
+    text = shown(alone)
+    alone.close()
+
+    assert text.startswith("No process can be seen here.")
+    assert "Other users' processes are hidden" in text
+
+
 def test_a_tree_indents(scores):
     names = [line[5:] for line in shown(scores, as_tree=True).splitlines()[1:5]]
 

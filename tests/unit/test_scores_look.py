@@ -292,3 +292,21 @@ def test_a_container_is_noted(machine, scores):
     machine.namespace(4026532001)
 
     assert any("container" in note for note in scores.look(portraits_max=1).notes)
+
+
+def test_a_victim_the_guard_named_long_ago_is_said_to_be_gone(scores):
+    said = {"next_to_go": {"pid": 99, "start_ticks": 1, "name": "hog", "why": "told"}}
+    scene = scores.look(portraits_max=None, status=said)
+
+    assert scene.guard.pid is None
+    assert "hog (99), whom it named last, is gone" in scene.difference
+
+
+def test_what_people_told_the_guard_counts_here_too(machine, scores):
+    marks = [{"pid": 20, "start_ticks": 200, "standing": "never", "why": "asked for by uid 0"}]
+    status = {"next_to_go": None, "guard": {"marks": [*marks, {"pid": "x"}, "nonsense"]}}
+    scores.look(portraits_max=None, status=status)
+    row = scores.ranking.row_of(20)
+
+    assert (row.standing.value, row.rule) == ("never", "asked for by uid 0")
+    assert scores.ranking.choose().pid == 21

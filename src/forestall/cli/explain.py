@@ -46,7 +46,7 @@ def command(ctx: click.Context, pid: int, as_json: bool, socket: str | None) -> 
 
     Shows the running kernel's formula with the process's numbers, its place in
     the kernel's order and in the guard's, and what another oom_score_adj would
-    change. Ends with 1 when nobody has that PID.
+    change. Ends with 1 when nobody has that PID, with 4 when it may be hidden.
     """
     status = guard_status(socket)
     rules, note = rules_here()
@@ -55,9 +55,15 @@ def command(ctx: click.Context, pid: int, as_json: bool, socket: str | None) -> 
     try:
         scores = Scores(rules, guard_pid=guard_pid(status), rank=True)
         scene = scores.look(portraits_max=None, status=status)
+    except (OSError, KernelError) as error:
+        _complain(ctx, f"the processes cannot be read here: {error}", exits.KERNEL)
+    try:
         found = explain(scores, scene, pid)
         spared = None if found else scores.looker.portrait(pid)
     except ProcessGone:
+        if scene.look.hidden:
+            what = f"no process {pid} can be seen; /proc hides those of others: ask as root"
+            _complain(ctx, what, exits.KERNEL)
         _complain(ctx, f"no process has the number {pid}", exits.PROBLEM)
     except (OSError, KernelError) as error:
         what = f"process {pid} cannot be read ({error}); /proc may hide it: ask as root"

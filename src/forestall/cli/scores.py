@@ -23,6 +23,7 @@ from forestall.cli.score_table import process_lines, summary_lines, tree_lines, 
 from forestall.core.sentence import plain
 from forestall.inspect.groups import by_unit, tree
 from forestall.inspect.scores import Scores
+from forestall.kernel.clock import wall_ns
 from forestall.kernel.errors import KernelError
 
 if TYPE_CHECKING:
@@ -222,7 +223,7 @@ def _follow(scenes: Iterator[Scene], view: View, console: Console, *, as_json: b
 
 def _print(scene: Scene, view: View, console: Console, *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"time": time.time()} | view.document(scene)))
+        click.echo(json.dumps({"time": wall_ns() / 1e9} | view.document(scene)))
         return
     console.print(Text(time.strftime("[%H:%M:%S]"), style="bold"))
     console.print(view.text(scene))
@@ -230,6 +231,8 @@ def _print(scene: Scene, view: View, console: Console, *, as_json: bool) -> None
 
 
 def _nobody(scene: Scene, above: int) -> str:
+    if not scene.look.scored:
+        return "No process can be seen here."
     best = max((one.points for one in scene.look.scored if one.points is not None), default=None)
     highest = "no score can be read" if best is None else f"the highest is {best}"
     return f"No process has a score above {above}; {highest}."

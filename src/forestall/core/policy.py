@@ -200,8 +200,9 @@ def _triggers(seen: State, memory: Memory, rules: Rules, requests: list[Request]
         key=lambda trigger: trigger.stage.rank,
         default=None,
     )
-    seen = _mild_stages(seen, fired, rules, requests)
-    return pursue(seen, acting, rules, requests)
+    # The hunt first: what it asks for must not wait for a warning's words, or its survey.
+    seen = pursue(seen, acting, rules, requests)
+    return _mild_stages(seen, fired, rules, requests)
 
 
 def _out_of_reach(seen: State, rules: Rules, requests: list[Request]) -> State:
@@ -229,7 +230,10 @@ def _mild_stages(seen: State, fired: list[Trigger], rules: Rules, requests: list
 def _warn(seen: State, trigger: str, requests: list[Request]) -> State:
     prospect = seen.prospect
     if prospect is None or seen.now_ns - prospect.now_ns > SECOND:
-        # Who it would be is not known well enough: look first, warn with the answer.
+        # Who it would be is not known well enough: look first, warn with the answer. A hunt
+        # looks by itself, and a second survey would only delay it.
+        if not isinstance(seen.hunt, Calm):
+            return seen
         if not seen.warning:
             requests.append(Survey(shared=shared_to_blame(seen)))
         return replace(seen, warning=trigger)

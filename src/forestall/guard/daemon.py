@@ -15,7 +15,7 @@ import sys
 from forestall import __version__
 from forestall.control.server import Server
 from forestall.core.codec import decode
-from forestall.core.events import Declined, End, Relieved, Sampled, Tell
+from forestall.core.events import End, Sampled, Tell
 from forestall.core.rules import Options, Rules
 from forestall.core.sentence import plain
 from forestall.core.standing import Matcher
@@ -26,10 +26,11 @@ from forestall.effects import adjust, protect
 from forestall.effects.end import EndProcess
 from forestall.guard import selftest
 from forestall.guard.desk import Desk
+from forestall.guard.glance import cgroup2_root, live_line, relief_event
 from forestall.guard.journal import Speaker
 from forestall.guard.loop import Loop, Ports
 from forestall.guard.supervisor import Supervisor
-from forestall.guard.telling import describe, live_line
+from forestall.guard.telling import describe
 from forestall.kernel import libc
 from forestall.kernel.clock import now_ns, wall_ns
 from forestall.kernel.pressure import open_trigger
@@ -97,7 +98,7 @@ class Guard:
             never=frozenset({os.getpid(), os.getppid()}),
             dry_run=options.dry_run,
             # cgroup.kill does not ask whose processes a unit holds.
-            cgroup_root="" if options.only_uid is not None else _cgroup2_root(),
+            cgroup_root="" if options.only_uid is not None else cgroup2_root(),
             reap=self._hand.reap,
         )
         self._ring = Ring(rules, bytes_max=options.record_ring_bytes, write=self._write_record)
@@ -304,7 +305,7 @@ class Guard:
 
     def _hear_relief(self) -> None:
         for message in self._hand.news():
-            event = _relief_event(message, now_ns())
+            event = relief_event(message, now_ns())
             if event is not None:
                 self._loop.feed(event)
 
@@ -480,21 +481,3 @@ class Guard:
         self._server.pump(now_ns())
         self._server.close()
         self._hand.close()
-
-
-def _relief_event(message: dict[str, Any], moment_ns: int) -> Event | None:
-    match message.get("op"):
-        case "relieved":
-            return Relieved(moment_ns, str(message["action"]), int(message["gained_bytes"]))
-        case "declined":
-            return Declined(moment_ns, str(message["action"]), str(message["why"]))
-        case "failed":
-            return Declined(moment_ns, str(message.get("what")), str(message.get("why")))
-    return None
-
-
-def _cgroup2_root() -> str:
-    for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
-        if os.path.exists(f"{root}/cgroup.controllers"):
-            return root
-    return ""

@@ -169,14 +169,14 @@ def _reclaim(tools: Tools, action: str, folder: str, want_bytes: int) -> Outcome
         why = tools.watch(errand, floor_bytes=0, deadline_ns=PIECE_DEADLINE_NS)
         status = errand.wait(0)
         asked += piece
-        if not why and status == errno.EAGAIN:
-            break
-        if not why and status:
-            why = f"the kernel refuses ({os.strerror(status)})"
+        if not why and status not in {0, errno.EAGAIN}:
+            why = f"the kernel refuses ({os.strerror(status or 0)})"
         now = heat_of(folder, swap=swap)
         if now.refault_pages - before.refault_pages > COLD_REFAULTS_MAX:
             why = why or "it began to read back what was pushed out"
         before = now
+        if status == errno.EAGAIN:
+            break  # less than asked for is all there was
     gained = max(0, first.current_bytes - before.current_bytes)
     if why and not gained:
         return Refusal(action, why)

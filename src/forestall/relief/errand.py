@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 INTERRUPT_MS = 10_000
 KILL_MS = 10_000
 UNKNOWN_STATUS = 255
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
 _NS_PER_SECOND = 1_000_000_000
 
 
@@ -50,7 +51,15 @@ class Errand:
         command = [sys.executable, "-I", "-S", "-E", worker, *arguments]
         # A group of its own: Ctrl-C is for us, and we decide what becomes of the errand.
         # Not fork: the caller may be a program with threads.
-        self.pid = os.posix_spawn(sys.executable, command, {"PATH": os.defpath}, setpgroup=0)
+        # Relief ignores what ends it; its errands must not inherit that.
+        self.pid = os.posix_spawn(
+            sys.executable,
+            command,
+            {"PATH": os.defpath},
+            setpgroup=0,
+            setsigmask=(),
+            setsigdef=_SIGNALS,
+        )
         self._status: int | None = None
         try:
             self._pidfd = os.pidfd_open(self.pid)

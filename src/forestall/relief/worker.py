@@ -19,6 +19,8 @@ USAGE = 201
 
 def main(arguments: list[str]) -> int:
     """Do the errand; returns the exit status."""
+    # Interrupted means ended, without a traceback on somebody's terminal.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     match arguments:
         case ["sync"]:
             os.sync()
