@@ -30,7 +30,7 @@ from forestall.guard.glance import cgroup2_root, relief_event
 from forestall.guard.journal import Speaker
 from forestall.guard.loop import Loop, Ports
 from forestall.guard.supervisor import Supervisor
-from forestall.guard.telling import describe
+from forestall.guard.telling import describe, live_line
 from forestall.kernel import libc
 from forestall.kernel.clock import now_ns, wall_ns
 from forestall.kernel.pressure import open_trigger

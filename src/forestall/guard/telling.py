@@ -1,4 +1,4 @@
-"""An event of ``control.schema``, made of what the guard knows anyway.
+"""How the guard words what it knows anyway: as an event of ``control.schema``, as a line.
 
 Rule: nothing is read, searched or sorted here; an event costs a dictionary.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from forestall.control.schema import SCHEMA
 from forestall.core.sentence import plain
 from forestall.core.trend import time_left_ns
+from forestall.core.units import human_bytes, human_ns, human_share
 from forestall.core.value import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,3 +52,21 @@ def describe(tell: Tell, state: State, *, run: str, wall_ns: int, moment_ns: int
         event["likely_start_ticks"] = prospect.victim.start_ticks
         event["likely_frees_bytes"] = prospect.frees_bytes
     return event
+
+
+def live_line(state: State) -> str:
+    """One line about now: level, memory, stall, and who would go."""
+    memory = state.memory
+    assert memory is not None
+    parts = [
+        f"{state.level.value}: {human_share(memory.used_share)} of "
+        f"{human_bytes(memory.total_bytes)} used, {human_bytes(memory.available_bytes)} available"
+    ]
+    if memory.swap_total_bytes:
+        parts.append(f"swap {human_bytes(memory.swap_usable_bytes)} free")
+    prospect = state.prospect
+    if prospect is not None and prospect.victim is not None:
+        age = human_ns(max(0, state.now_ns - prospect.now_ns))
+        who = f"{plain(prospect.comm)} ({prospect.victim.pid})"
+        parts.append(f"next to go {who}, {human_bytes(prospect.frees_bytes)}, seen {age} ago")
+    return "; ".join(parts)
