@@ -172,7 +172,8 @@ def test_every_event_arrives_or_is_counted_over_kills_429s_and_a_guard_that_rest
     assert spool.count("received") == 1 + 1 + 40 + 1 + 2
     assert spool.count("lost") == 0
     lines = re.findall(r": storm (\d+)(?:;|$)", log_text, re.MULTILINE)
-    assert sorted(map(int, lines)) == list(range(40))
+    # At least once: what was sent when herald died may stand there twice.
+    assert set(map(int, lines)) == set(range(40))
     assert any("herald stopped at" in text for text in slack.got)
     spool.close()
 
