@@ -29,7 +29,9 @@ def test_critical_alerts_and_suggests():
     done = CliRunner().invoke(command, ["--duration", "1.5", *EVERYTHING_IS_CRITICAL])
 
     assert "memory is critical" in done.output
-    assert "consider ending" in done.output or "no process is large enough" in done.output
+    # On a quiet machine the largest is the one that asks, and that one is protected.
+    said = ("consider ending", "no process is large enough", "protected:")
+    assert any(words in done.output for words in said)
 
 
 def test_thresholds_in_the_wrong_order_are_a_usage_error():
