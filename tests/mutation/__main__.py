@@ -105,7 +105,8 @@ def run(copy: Path, tests: tuple[str, ...]) -> str | None:
         return None
     failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
     if not failed:
-        return done.stdout[-300:] + done.stderr[-300:]
+        # Not a verdict: the tests were killed, or could not begin.
+        raise SystemExit(f"no test said why: {done.returncode} {done.stdout} {done.stderr}")
     return failed[0].split(" ")[1].partition("::")[2] or failed[0]
 
 

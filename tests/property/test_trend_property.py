@@ -295,3 +295,17 @@ def test_surveys_in_calm_cost_no_more_than_their_share(cost_ns, share):
 
     assert cost_ns <= 0.003 * waited_ns
     assert waited_ns >= SECOND
+
+
+@QUICK
+@given(above=st.floats(0.0001, 0.006))
+def test_a_machine_at_rest_near_its_limit_is_looked_at_a_hundred_times_a_second_at_most(above):
+    """What fits into the next ten milliseconds only: a core must not burn for it."""
+    first = settled(0.5)
+    share = max(size for size, _ in first.ceilings.amounts) / (16 * GIB) + above
+    state = settled(share)
+    for n in range(1, 60):
+        state, _ = step(state, sampled(START_NS + n * 100 * MS, share), DEFAULT_RULES)
+    assume(type(state.hunt) is type(first.hunt))
+
+    assert pause_ns(state, DEFAULT_RULES) >= 10 * MS
