@@ -21,11 +21,14 @@ class Guard:
     unit: str = ""
     """The systemd unit to start, and to read the journal of."""
 
+    beside: tuple[str, ...] = ()
+    """Other units that its package starts."""
+
     programs: tuple[str, ...] = ()
     """Names its processes go by: whose signals count as the guard's hand."""
 
     install: str = ""
-    """A command that puts it there first, with the project's source at hand."""
+    """A command that puts it into an image, once, with the project's source at hand."""
 
     records: str = ""
     """Where it keeps records worth taking out, as a shell pattern."""
@@ -35,6 +38,11 @@ class Guard:
 
     package: str = ""
     """The Debian package, for its version."""
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """All its units, the guard itself first; none when there is no guard."""
+        return (self.unit, *self.beside) if self.unit else ()
 
     @property
     def group(self) -> str:
@@ -65,6 +73,7 @@ GUARDS = {
         Guard(
             name="forestall",
             unit="forestall.service",
+            beside=("forestall-herald.service",),
             programs=("forestall",),
             install=FORESTALL_INSTALL,
             records="/var/lib/forestall/*.jsonl",

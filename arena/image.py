@@ -93,10 +93,13 @@ class Guest:
     release: str
     """The kernel's own version string."""
 
+    image: str = "root.ext4"
+    """Which of the folder's root images: the plain one, or one with a guard installed."""
+
     @property
     def root_image(self) -> Path:
         """The ext4 image that every run boots as a snapshot."""
-        return self.folder / "root.ext4"
+        return self.folder / self.image
 
     @property
     def kernel(self) -> Path:

@@ -74,6 +74,9 @@ class Machine:
     measured: bool = False
     """Times matter: the guest goes before others on the host's CPUs, where that is allowed."""
 
+    keeps: bool = False
+    """What is written to the root disk stays; a measured run always begins with a clean one."""
+
     timeout_s: float = 120
     """Wall time after which the guest counts as lost and is switched off."""
 
@@ -110,7 +113,7 @@ def _command(guest: Guest, machine: Machine, work: Path, qmp: Path, accelerator:
     command += ["-serial", f"file:{work / 'console'}", "-qmp", f"unix:{qmp},server,nowait"]
     command += ["-kernel", str(guest.kernel), "-initrd", str(guest.initramfs), "-append", words]
     for name, path, more in (
-        ("root", guest.root_image, "snapshot=on"),
+        ("root", guest.root_image, "cache=unsafe" if machine.keeps else "snapshot=on"),
         ("job", work / "job.tar", "readonly=on"),
         ("swap", work / "swap.img", "cache=unsafe"),
         ("share", work / "share.img", "cache=unsafe"),

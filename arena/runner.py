@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arena import digest, host, image, job, machine, programs
+from arena import digest, host, image, job, machine, prepared, programs
 from arena.results import Result
 from arena.stage import stage
 
@@ -39,6 +39,7 @@ class Arena:
     made: Mapping[str, Path]
     cache: Path
     lock: Path
+    say: Callable[[str], None]
 
     @classmethod
     def open(cls, suite: str, cache: Path, lock: Path, say: Callable[[str], None]) -> Arena:
@@ -50,6 +51,7 @@ class Arena:
             made=programs.ensure(cache),
             cache=cache,
             lock=lock,
+            say=say,
         )
 
     def folder_of(self, scenario: str, guard: str, number: int) -> Path:
@@ -66,16 +68,17 @@ class Arena:
             "plan": staged.plan,
             **self.made,
         }
-        if guard.install:
-            files |= job.source_files()
         with host.guest_lock(self.lock) as lock:
             # Under the lock: another arena may be about to do the same run.
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             job.write_job(folder / "job.tar", files)
             accelerator = machine.choose_accelerator(self.guest)
+            guest = self.guest
+            if guard.install:
+                guest = prepared.ensure(guest, guard, lock=lock, say=self.say)
             outcome = machine.run(
-                self.guest,
+                guest,
                 staged.hardware,
                 folder,
                 on_output=_Watcher(staged.disks),
@@ -87,7 +90,7 @@ class Arena:
             outcome.files.unlink()
         events = digest.parse_events(outcome.out)
         run = digest.digest(events, guard, panic=outcome.panic)
-        if "arena: install failed" in outcome.console or "arena: start failed" in outcome.console:
+        if "arena: start failed" in outcome.console:
             run = digest.without_guard(run)
         return Result(
             scenario=scenario.name,

@@ -144,11 +144,9 @@ def _swap_lines(swap: Swap | None) -> list[str]:
 
 def _guard_lines(guard: Guard) -> list[str]:
     lines = []
-    if guard.install:
-        lines += [f"( {guard.install} ) || echo 'arena: install failed'", "rm -rf src"]
     if guard.unit:
         lines += [
-            f"systemctl start {guard.unit} || echo 'arena: start failed'",
+            f"systemctl start {' '.join(guard.units)} || echo 'arena: start failed'",
             "for i in 1 2 3 4 5 6 7 8 9; do",
             f"    systemctl -q is-active {guard.unit} && break; sleep 1",
             "done",
