@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from forestall.kernel import libc
+from forestall.kernel.clock import now_ns
 from forestall.kernel.processes import identify
 from forestall.relief.hand import Hand
 from forestall.relief.serve import RECORD_NAME_BYTES_MAX, Relief
@@ -237,9 +238,10 @@ def test_what_relief_does_not_know_or_does_not_do_is_answered(tmp_path):
 def test_reaping_is_tried_again_while_the_victim_is_locked_and_not_for_ever(tmp_path):
     tries = []
     busy = Bench(tmp_path, lambda _fd: tries.append(1) or (0 if len(tries) == 3 else errno.EAGAIN))
-    fd = os.open("/dev/null", os.O_RDONLY)
-    (answer,) = busy.ask(({"op": "reap"}, fd))
+    fd, writer = os.pipe()  # not readable, like the pidfd of a process that is still there
+    (answer,) = busy.ask(({"op": "reap", "killed_ns": 0}, fd))
     os.close(fd)
+    os.close(writer)
 
     assert len(tries) == 3
     assert answer["errno"] == 0
@@ -247,13 +249,29 @@ def test_reaping_is_tried_again_while_the_victim_is_locked_and_not_for_ever(tmp_
 
 def test_the_descriptor_to_reap_is_closed_afterwards(tmp_path):
     seen = []
-    fd = os.open("/dev/null", os.O_RDONLY)
+    fd, writer = os.pipe()
     Bench(tmp_path, lambda got: seen.append(got) or errno.ESRCH).ask(({"op": "reap"}, fd))
 
     assert len(seen) == 1
     assert not is_open(seen[0])
     assert is_open(fd), "the guard's own stays open: it waits for the death"
     os.close(fd)
+    os.close(writer)
+
+
+def test_a_victim_that_goes_by_itself_is_not_helped(tmp_path):
+    """Help takes a processor, at the very moment when bystanders wait for one."""
+    helped = []
+    fd, writer = os.pipe()
+    os.write(writer, b"gone")  # readable, like the pidfd of a process that has ended
+    (answer,) = Bench(tmp_path, lambda got: helped.append(got) or 0).ask(
+        ({"op": "reap", "killed_ns": now_ns()}, fd)
+    )
+    os.close(fd)
+    os.close(writer)
+
+    assert helped == []
+    assert answer["errno"] == errno.ESRCH
 
 
 @pytest.fixture

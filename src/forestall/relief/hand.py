@@ -11,6 +11,7 @@ import signal
 import socket
 
 from forestall.core.value import TYPE_CHECKING
+from forestall.kernel.clock import now_ns
 from forestall.relief.wire import pair, receive, send
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ class Hand:
         self.pid = pid
 
     def reap(self, pidfd: int) -> None:
-        """Have a victim's memory freed early."""
-        self._send({"op": "reap"}, pidfd)
+        """Have a victim's memory freed, should it not go by itself; call after SIGKILL."""
+        self._send({"op": "reap", "killed_ns": now_ns()}, pidfd)
 
     def relieve(self, action: str) -> bool:
         """Ask for a cleanup; False when relief cannot take it."""

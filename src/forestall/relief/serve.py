@@ -11,6 +11,7 @@ import os
 import select
 import socket
 
+from forestall.core.units import MS
 from forestall.core.value import TYPE_CHECKING
 from forestall.kernel.clock import now_ns
 from forestall.kernel.errors import KernelError
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+REAP_AFTER_NS = 250 * MS
+"""A victim that gets the processor is gone by itself within this (0.1 s for 2 GiB). To help it
+sooner takes a processor from the bystanders at the very moment they wait for one: a service in
+a guest of two processors stood still for 0.3 s."""
 REAP_TRIES_MAX = 200
 REAP_PAUSE_MS = 5
 """EAGAIN means the victim's mm is locked by somebody who will not hold it long."""
@@ -76,7 +81,7 @@ class Relief:
     def _do(self, message: dict[str, Any], fd: int | None) -> dict[str, Any] | None:
         match message.get("op"):
             case "reap" if fd is not None:
-                return self._reap(fd)
+                return self._reap(fd, int(message.get("killed_ns", 0)))
             case "write":
                 return self._write(str(message["name"]), message["data"], bool(message["last"]))
             case "relieve":
@@ -101,8 +106,8 @@ class Relief:
         poll.register(self._end, select.POLLIN)
         return "the guard needs relief for something more urgent" if poll.poll(0) else ""
 
-    def _reap(self, pidfd: int) -> dict[str, Any]:
-        """Free a dying victim's memory in our time; it may be starved of its own.
+    def _reap(self, pidfd: int, killed_ns: int) -> dict[str, Any]:
+        """Free a dying victim's memory in our time, if it is starved of its own.
 
         Source: mm/oom_kill.c, process_mrelease (since Linux 5.15). ESRCH: already
         gone, which is success. EINVAL: not dying, or it shares its memory with a
@@ -110,6 +115,8 @@ class Relief:
         Cost: 100 to 700 ms of our time per 2 GiB of 4 KiB pages.
         """
         began_ns = now_ns()
+        if _gone_within(pidfd, killed_ns + REAP_AFTER_NS - began_ns):
+            return {"op": "reaped", "errno": errno.ESRCH, "took_ns": now_ns() - began_ns}
         error = errno.EAGAIN
         tries = 0
         while error == errno.EAGAIN and tries < REAP_TRIES_MAX:
@@ -152,6 +159,12 @@ class Relief:
                 return
             os.unlink(path)
             total_bytes -= size_bytes
+
+
+def _gone_within(pidfd: int, wait_ns: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(max(0, wait_ns // MS)))
 
 
 def _is_record_name(name: str) -> bool:
