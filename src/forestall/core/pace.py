@@ -10,7 +10,8 @@ a small one.
 
 from __future__ import annotations
 
-from forestall.core.state import Calm, Choosing
+from forestall.core.model import Force
+from forestall.core.state import Calm, Choosing, Ending
 from forestall.core.units import GIB, MS, SECOND
 from forestall.core.value import TYPE_CHECKING
 
@@ -26,6 +27,9 @@ FLOOR_FALLING_NS = 1 * MS
 FLOOR_NEAR_NS = 30 * MS
 FLOOR_FAR_NS = 100 * MS
 DECIDING_NS = 5 * MS
+WAITING_NS = 20 * MS
+"""After SIGKILL there is nothing to do but wait: the pidfd wakes us, and every tick takes a
+processor from those who wait for this death."""
 STALL_NS = 25 * MS
 """Sampling for triggers with windows: forty times a second is finer than any of them."""
 NEAR_SHARE = 0.05
@@ -42,8 +46,15 @@ SURVEY_FALLING = (0.05, 100 * MS)
 
 def pause_ns(state: State, rules: Rules) -> int:
     """Return how long to wait for the next sample, between 1 ms and the interval."""
-    if not isinstance(state.hunt, Calm):
-        return FLOOR_FALLING_NS if isinstance(state.hunt, Choosing) else DECIDING_NS
+    match state.hunt:
+        case Calm():
+            pass
+        case Choosing():
+            return FLOOR_FALLING_NS
+        case Ending(force=Force.TERM):
+            return DECIDING_NS
+        case _:
+            return WAITING_NS
     memory = state.memory
     ceilings = state.ceilings
     if memory is None or ceilings is None:

@@ -219,8 +219,10 @@ DEFAULT_TRIGGERS = (
         Stage.KILL,
         (
             available(Limit(0.04, 512 * MIB)),
+            # Swap that is hardly touched may yet hold it all: a pace alone is no proof.
+            swap_free(Limit(0.75)),
             Condition(Signal.SURGE_LEFT, below=True, number=float(3 * SECOND)),
-            above(Signal.STALL_SOME, 0.15, 2 * SECOND),
+            above(Signal.STALL_SOME, 0.15, 1 * SECOND),
         ),
     ),
     Trigger(
