@@ -136,7 +136,7 @@ MUTANTS = (
     ),
     Mutant(
         "core/hunt.py",
-        "trail = Trail(seen.trail.points[-1:], seen.trail.flows[-1:], seen.trail.slope)",
+        "trail = Trail(seen.trail.points[-1:], seen.trail.flows[-1:])",
         "trail = seen.trail",
         "the stall before a death speaks for another one",
     ),

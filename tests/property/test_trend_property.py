@@ -12,9 +12,9 @@ from forestall.core.policy import step
 from forestall.core.rules import DEFAULT_RULES
 from forestall.core.state import begin
 from forestall.core.trend import (
+    MARKS_MAX,
     POINT_NS,
     POINTS_MAX,
-    SLOPES_MAX,
     TRAIL_NS,
     Trail,
     extend,
@@ -22,7 +22,7 @@ from forestall.core.trend import (
     headroom_bytes,
     readback_share,
     refaults_per_s,
-    slope_per_s,
+    remainder_share,
     stall_share,
     time_left_ns,
 )
@@ -126,7 +126,7 @@ def test_the_trail_is_short_and_in_order_and_covers_its_time(spans):
 
     assert len(trail.points) <= POINTS_MAX
     assert len(trail.flows) <= POINTS_MAX
-    assert len(trail.slope) <= SLOPES_MAX
+    assert len(trail.marks) <= MARKS_MAX
     assert all(later - earlier >= POINT_NS for earlier, later in pairwise(times))
     assert now_ns - times[-1] < POINT_NS
     if now_ns - START_NS > 2 * TRAIL_NS:
@@ -225,15 +225,26 @@ def test_an_old_kernel_without_anon_refaults_counts_swap_ins_for_them():
     assert refaults_per_s(trail, START_NS + 39 * POINT_NS, SECOND, 1) == 1100
 
 
-def test_the_long_slope_is_not_bent_by_one_burst():
+@QUICK
+@given(gone=st.floats(0.01, 0.9), left=st.floats(0.0, 0.09), seconds=st.integers(2, 59))
+def test_the_remainder_is_what_is_left_of_what_went_within_a_minute(gone, left, seconds):
     trail = Trail()
-    for n in range(61):
-        share = 0.9 - n * 0.001 - (0.3 if n == 30 else 0.0)
-        trail = extend(trail, sampled(START_NS + n * SECOND, share))
-    per_s = slope_per_s(trail)
+    for n in range(seconds + 1):
+        trail = extend(trail, sampled(START_NS + n * SECOND, left + gone * (1 - n / seconds)))
+    found = remainder_share(trail, START_NS + seconds * SECOND, memory(left))
 
-    assert abs(per_s / (16 * GIB) + 0.001) < 0.0002
-    assert slope_per_s(Trail()) is None
+    assert abs(found - left / gone) < 1e-6
+
+
+def test_what_went_long_ago_does_not_count_and_nothing_lost_has_no_remainder():
+    trail = extend(Trail(), sampled(START_NS, 0.9))
+    for n in range(1, 70):
+        trail = extend(trail, sampled(START_NS + n * SECOND, 0.2))
+    now_ns = START_NS + 69 * SECOND
+
+    assert remainder_share(trail, now_ns, memory(0.2)) is None
+    assert remainder_share(trail, now_ns, memory(0.1)) == 1.0
+    assert remainder_share(Trail(), now_ns, memory(0.1)) is None
 
 
 # The pace.

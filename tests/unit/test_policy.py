@@ -633,3 +633,65 @@ def test_a_frozen_machine_is_freed_although_nothing_is_read_back():
 
     assert play.find(End)[0].trigger == "frozen"
     assert n < 35
+
+
+def pushed_out(play, *, swap, into_swap, per_s, stays_s=20):
+    """Play a program that takes half of the memory at a pace, and then so much more, into swap.
+
+    Returns the trigger that ended it, or None. Reclaim stalls the machine meanwhile, as measured
+    in guests: 0.4 of the time some task waits, 0.15 all do.
+    """
+    total, step_s = 16 * GIB, 0.1
+    taken = stall = 0
+    grown = 0.5 * total + into_swap
+    for n in range(int((grown / per_s + stays_s) / step_s)):
+        taken = min(grown, n * step_s * per_s)
+        left = 0.5 * total - taken
+        swapped = max(0, -(left - 0.01 * total))
+        # While pages move; what has stopped growing does not stall.
+        stall += 40_000 if swapped and taken < grown else 0
+        play.sample(
+            max(0.01, left / total),
+            some_us=stall,
+            full_us=int(stall * 0.4),
+            swap=swap,
+            swap_free=int(swap - swapped),
+        )
+        if play.find(Survey):
+            play.survey(row(60, taken, age_s=5), OTHER)
+        if play.find(End):
+            return play.find(End)[0].trigger
+    return None
+
+
+@pytest.mark.parametrize("per_s", [GIB // 4, GIB // 2, GIB])
+def test_what_has_taken_twice_what_is_left_and_goes_on_is_ended_at_any_pace(per_s):
+    """A pace slowed by reclaim, or by a busy host, is no reason to wait until swap is full."""
+    play = Play(DEFAULT_RULES)
+
+    trigger = pushed_out(play, swap=4 * GIB, into_swap=64 * GIB, per_s=per_s)
+
+    assert trigger in {"overrun", "surge"}
+    assert play.state.memory.swap_free_bytes > 2 * GIB
+
+
+@pytest.mark.parametrize("per_s", [GIB // 4, GIB // 2, GIB])
+def test_a_burst_into_swap_that_leaves_as_much_as_it_took_is_left_alone(per_s):
+    """The next few GiB would fit as well, so nobody is ended although the machine stalls."""
+    burst = pushed_out(Play(DEFAULT_RULES), swap=13 * GIB, into_swap=2 * GIB, per_s=per_s)
+
+    assert burst is None
+
+
+def test_swap_that_filled_up_long_ago_is_no_overrun():
+    """Little is left and the machine stalls, but nothing is being taken."""
+    play = Play(DEFAULT_RULES)
+    stall = 0
+    for _ in range(900):
+        stall += 40_000
+        play.sample(
+            0.035, some_us=stall, full_us=stall // 5, swap=4 * GIB, swap_free=int(0.6 * GIB)
+        )
+        assert not play.find(End)
+        if play.find(Survey):
+            play.survey(HOG, OTHER)

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from forestall.cli.console import out, safe
 from forestall.cli.link import connect
+from forestall.config.conditions import SIGNALS
 from forestall.core.units import human_bytes, human_ns, human_share
 
 if TYPE_CHECKING:
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
 
 _LEVEL_STYLES = {"normal": "green", "low": "cyan", "medium": "yellow", "critical": "bold red"}
 _STAGE_STYLES = {"warn": "yellow", "relieve": "yellow", "terminate": "red", "kill": "bold red"}
-_BYTES = {"available", "swap_free"}
-_DURATIONS = {"time_left", "surge_left"}
-_SHARES = {"stall_some", "stall_full", "readback"}
+_TAKES = {form.signal.value: form.takes for form in SIGNALS}
 UNKNOWN = "unknown"
 
 
@@ -159,11 +158,14 @@ def _condition_text(condition: Status) -> str:
 def _amount(signal: str, number: float | None) -> str:
     if not isinstance(number, int | float):
         return UNKNOWN
-    if signal in _BYTES:
-        return human_bytes(number)
-    if signal in _SHARES:
-        return human_share(number)
-    return human_ns(number) if signal in _DURATIONS else f"{human_bytes(number)}/s"
+    match _TAKES.get(signal):
+        case "limit":
+            return human_bytes(number)
+        case "share":
+            return human_share(number)
+        case "duration":
+            return human_ns(number)
+    return f"{human_bytes(number)}/s"
 
 
 def _guard_lines(guard: Status) -> list[Text]:

@@ -83,6 +83,13 @@ SIGNALS = (
         help="The same at the fastest pace of the last six seconds: what programs ask for.",
     ),
     SignalForm(
+        Signal.REMAINDER,
+        "share",
+        window=False,
+        example="remainder < 50%",
+        help="Memory and swap that are left, as a share of what went within the last minute.",
+    ),
+    SignalForm(
         Signal.REFAULTS,
         "rate",
         window=True,

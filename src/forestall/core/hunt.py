@@ -143,7 +143,7 @@ def _again(
 
 def _rested(seen: State, hunt: Calm) -> State:
     # What was lost before the kill must not speak for another one.
-    trail = Trail(seen.trail.points[-1:], seen.trail.flows[-1:], seen.trail.slope)
+    trail = Trail(seen.trail.points[-1:], seen.trail.flows[-1:])
     return replace(seen, hunt=hunt, trail=trail, holding=(None,) * len(seen.holding))
 
 

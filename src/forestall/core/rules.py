@@ -54,6 +54,8 @@ class Signal(Enum):
     SURGE_LEFT = "surge_left"
     """[ns] The same at the fastest pace of the last six seconds: what is wanted, not what
     reclaim still lets through once memory is short."""
+    REMAINDER = "remainder"
+    """[share] Memory and swap that are left, of what went within the last minute."""
     REFAULTS = "refaults"
     """[bytes/s] Memory read back soon after it had been pushed out, over the window."""
     READBACK = "readback"
@@ -223,6 +225,16 @@ DEFAULT_TRIGGERS = (
             swap_free(Limit(0.75)),
             Condition(Signal.SURGE_LEFT, below=True, number=float(3 * SECOND)),
             above(Signal.STALL_SOME, 0.15, 1 * SECOND),
+        ),
+    ),
+    Trigger(
+        "overrun",
+        Stage.KILL,
+        (
+            available(Limit(0.04, 512 * MIB)),
+            Condition(Signal.REMAINDER, below=True, number=0.5),
+            time_left(20 * SECOND),
+            above(Signal.STALL_SOME, 0.20, 1 * SECOND),
         ),
     ),
     Trigger(

@@ -12,6 +12,7 @@ from forestall.core.trend import (
     io_stall_share,
     readback_share,
     refaults_per_s,
+    remainder_share,
     stall_share,
     surge_left_ns,
     time_left_ns,
@@ -22,7 +23,9 @@ PAGE_BYTES = 4096
 """Only scales what people are shown and what ``refaults`` is compared with."""
 
 
-def measure(condition: Condition, trail: Trail, now_ns: int, memory: Memory) -> float | None:
+def measure(  # noqa: C901 - a case for each signal
+    condition: Condition, trail: Trail, now_ns: int, memory: Memory
+) -> float | None:
     """Read one signal, in the unit its description in ``Signal`` gives."""
     window_ns = condition.window_ns
     match condition.signal:
@@ -40,6 +43,8 @@ def measure(condition: Condition, trail: Trail, now_ns: int, memory: Memory) -> 
             return time_left_ns(trail, now_ns, memory)
         case Signal.SURGE_LEFT:
             return surge_left_ns(trail, now_ns, memory)
+        case Signal.REMAINDER:
+            return remainder_share(trail, now_ns, memory)
         case Signal.REFAULTS:
             return refaults_per_s(trail, now_ns, window_ns, PAGE_BYTES)
         case Signal.READBACK:

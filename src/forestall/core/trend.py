@@ -27,8 +27,9 @@ POINTS_MAX = 128
 SURGE_NS = 6 * SECOND
 PACE_NS = 500 * MS
 """A pace is read over at least this, at most twice this."""
-SLOPE_NS = 1 * SECOND
-SLOPES_MAX = 60
+MARK_NS = 1 * SECOND
+MARKS_MAX = 60
+"""A minute's descent is remembered, a mark a second."""
 
 
 @value
@@ -61,8 +62,8 @@ class Trail:
 
     points: tuple[Point, ...] = ()
     flows: tuple[Flow, ...] = ()
-    slope: tuple[tuple[int, int], ...] = ()
-    """(now_ns, headroom_bytes) once a second for the last minute."""
+    marks: tuple[tuple[int, int], ...] = ()
+    """(now_ns, headroom_bytes) once a second for the last minute, since the last death of ours."""
 
 
 def headroom_bytes(memory: Memory) -> int:
@@ -75,20 +76,20 @@ def extend(trail: Trail, event: Sampled) -> Trail:
     now_ns = event.now_ns
     points = trail.points
     flows = trail.flows
-    slope = trail.slope
+    marks = trail.marks
     pressure = event.pressure
     if not points or now_ns - points[-1].now_ns >= POINT_NS:
         some_us, full_us = (pressure.some_us, pressure.full_us) if pressure else (None, None)
         headroom = headroom_bytes(event.memory)
         points = (*_recent(points, now_ns), Point(now_ns, headroom, some_us, full_us))
-        if not slope or now_ns - slope[-1][0] >= SLOPE_NS:
-            slope = (*slope[-SLOPES_MAX + 1 :], (now_ns, headroom))
+        if not marks or now_ns - marks[-1][0] >= MARK_NS:
+            marks = (*marks[-MARKS_MAX + 1 :], (now_ns, headroom))
     activity = event.activity
     if activity is not None and (not flows or now_ns - flows[-1].now_ns >= POINT_NS):
         flows = (*_recent(flows, now_ns), _flow(now_ns, activity))
     if points is trail.points and flows is trail.flows:
         return trail
-    return Trail(points, flows, slope)
+    return Trail(points, flows, marks)
 
 
 def stall_share(trail: Trail, now_ns: int, window_ns: int, *, full: bool) -> float | None:
@@ -209,21 +210,23 @@ def surge_left_ns(trail: Trail, now_ns: int, memory: Memory) -> int | None:
     return int(headroom_bytes(memory) * SECOND / pace)
 
 
-def slope_per_s(trail: Trail) -> float | None:
-    """Bytes per second of change of headroom over the last minute (Theil-Sen); None if short.
+def remainder_share(trail: Trail, now_ns: int, memory: Memory) -> float | None:
+    """What is left, as a share of what went within the last minute; None when nothing went.
 
-    The median of pairwise slopes: a single burst does not bend it.
-    Cost: at most 60 points thinned to 12, 66 slopes; asked for only to word a warning.
+    How far something will still grow that has grown so far is not known, and a scale that is
+    not known has one honest guess: as far again in half of all cases, and half as far again in
+    two of three. So below 0.5 it is more than likely that it will not fit, on any machine and
+    at any pace; a burst into a swap that is larger than itself stays above 1.
+    Cost: one walk over at most 60 marks.
     """
-    points = trail.slope[:: max(1, len(trail.slope) // 12)]
-    if len(points) < 4:
-        return None
-    slopes = sorted(
-        (later[1] - earlier[1]) * SECOND / (later[0] - earlier[0])
-        for index, earlier in enumerate(points)
-        for later in points[index + 1 :]
+    highest_bytes = max(
+        (headroom for at_ns, headroom in trail.marks if now_ns - at_ns <= MARKS_MAX * MARK_NS),
+        default=0,
     )
-    return slopes[len(slopes) // 2]
+    left_bytes = headroom_bytes(memory)
+    if highest_bytes <= left_bytes:
+        return None
+    return left_bytes / (highest_bytes - left_bytes)
 
 
 def _flow(now_ns: int, activity: Activity) -> Flow:
