@@ -48,15 +48,15 @@ def digest_of(files: Mapping[str, bytes | str | Path], command: str) -> str:
     """Name the state of a source tree, by the names and contents of its files."""
     found = hashlib.sha256(command.encode())
     for name, content in sorted(files.items()):
+        if not isinstance(content, Path):
+            continue
         for path in _plain_files(content):
             found.update(f"\0{name}\0{path.relative_to(content)}\0".encode())
             found.update(path.read_bytes())
     return found.hexdigest()[:12]
 
 
-def _plain_files(content: bytes | str | Path) -> Iterable[Path]:
-    if not isinstance(content, Path):
-        return ()
+def _plain_files(content: Path) -> Iterable[Path]:
     if content.is_file():
         return (content,)
     # Bytecode comes and goes with whoever imports the tree.

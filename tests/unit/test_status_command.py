@@ -138,3 +138,23 @@ def test_a_critical_level_is_an_exit_code(guard, capsys):
 
     assert main.run(["status", "--socket", path]) == 1
     assert "critical" in capsys.readouterr().out
+
+
+def test_groups_past_half_of_their_own_limit_are_shown_the_fullest_first():
+    def group(path, room_mib, left_ns=None):
+        limit = 200 << 20
+        return {
+            "path": path,
+            "limit_bytes": limit,
+            "room_bytes": room_mib << 20,
+            "left_ns": left_ns,
+        }
+
+    groups = [group("/a/roomy", 150), group("/b/half", 90), group("/c/\x1b[31mfull", 5, 3 * 10**9)]
+    text = render(STATUS | {"groups": groups}).plain
+    lines = [line for line in text.splitlines() if line.startswith("group")]
+
+    assert len(lines) == 2
+    assert "5.00 MiB left of its own 200 MiB, about 3.0 s at this pace" in lines[0]
+    assert "/b/half" in lines[1]
+    assert "\x1b" not in text

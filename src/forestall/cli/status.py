@@ -16,7 +16,7 @@ from forestall.config.conditions import SIGNALS
 from forestall.core.units import human_bytes, human_ns, human_share
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
 
@@ -77,6 +77,7 @@ def render(status: Status) -> Text:
     lines = [_level_line(status), *_memory_lines(status), _next_line(status), Text()]
     for trigger in status.get("triggers") or ():
         lines += _trigger_lines(trigger)
+    lines += _group_lines(status.get("groups") or ())
     lines += _guard_lines(status.get("guard") or {})
     return Text("\n").join(lines)
 
@@ -142,6 +143,23 @@ def _trigger_lines(trigger: Status) -> list[Text]:
     parts = [_condition_text(one) for one in trigger.get("conditions") or ()]
     head.append("; ".join(parts), style="" if holds else "dim")
     return [head]
+
+
+def _group_lines(groups: Sequence[Status]) -> list[Text]:
+    """Show the limited control groups that are past half of their limit, the fullest first."""
+    rows = []
+    for group in groups:
+        limit, room = group.get("limit_bytes"), group.get("room_bytes")
+        if not isinstance(limit, int) or not isinstance(room, int) or room >= limit // 2:
+            continue
+        left = group.get("left_ns")
+        when = f", about {human_ns(left)} at this pace" if isinstance(left, int) else ""
+        line = Text(
+            f"group      {safe(group.get('path'))}: {_bytes(max(0, room))} left of its own "
+            f"{_bytes(limit)}{when}"
+        )
+        rows.append((room / limit if limit else 0.0, line))
+    return [line for _, line in sorted(rows, key=lambda one: one[0])]
 
 
 def _condition_text(condition: Status) -> str:

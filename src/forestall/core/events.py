@@ -9,6 +9,7 @@ from __future__ import annotations
 from forestall.core.model import (
     Activity,
     Force,
+    Group,
     Holdings,
     Level,
     Memory,
@@ -61,6 +62,14 @@ class Surveyed:
     """Other users' processes cannot be seen (hidepid, or no permission)."""
     shared: bool = False
     """Whether the rows' shared and writing bytes were looked for; otherwise they are unknown."""
+
+
+@value
+class Watched:
+    """How the control groups with limits of their own stand."""
+
+    now_ns: int
+    groups: tuple[Group, ...]
 
 
 @value
@@ -149,5 +158,5 @@ class Tell:
 
 
 if TYPE_CHECKING:
-    Event: TypeAlias = Sampled | Missed | Surveyed | Gone | Refused | Relieved | Declined
+    Event: TypeAlias = Sampled | Missed | Surveyed | Watched | Gone | Refused | Relieved | Declined
     Request: TypeAlias = Survey | End | Relieve | Tell

@@ -285,7 +285,7 @@ def missed(state: State, event: Missed) -> tuple[State, tuple[Request, ...]]:
     hunt = state.hunt
     if event.what == "survey":
         # The cost of a failed survey is not known: wait as long as after a good one.
-        state = replace(state, survey_ns=event.now_ns, warning="")
+        state = replace(state, survey_ns=event.now_ns, warning="", within=None)
         if isinstance(hunt, Choosing):
             state = replace(state, hunt=replace(hunt, asked=False))
     return state, ()

@@ -92,6 +92,27 @@ class Holdings:
     """RAM that zram devices hold for the pages swapped into them."""
 
 
+@value
+class Group:
+    """A control group with a limit of its own, as it stands."""
+
+    path: str
+    """In the v2 hierarchy."""
+    limit_bytes: int
+    """The smaller of memory.max and memory.high."""
+    usage_bytes: int
+    reclaimable_bytes: int
+    """Of it, what gives way before anybody is ended; 0 where usage is far from the limit."""
+    swap_room_bytes: int | None
+    """What its own swap limit still lets it push out; None without such a limit."""
+    soft: bool
+    """The limit is memory.high: beyond it the kernel holds the group back and ends nobody."""
+    oom_kills: int | None
+    """Processes that the kernel has ended in it or below it, since it was made."""
+    stall_full_us: int | None
+    """Time in which all its tasks waited for memory; None without PSI."""
+
+
 class Standing(Enum):
     """How far a rule, or its nature, protects a process; the order decides before amounts."""
 

@@ -10,6 +10,7 @@ a small one.
 
 from __future__ import annotations
 
+from forestall.core.groups import WATCH_NEAR_NS, is_near
 from forestall.core.model import Force
 from forestall.core.state import Calm, Choosing, Ending
 from forestall.core.units import GIB, MS, SECOND
@@ -65,6 +66,8 @@ def pause_ns(state: State, rules: Rules) -> int:
     if memory.available_bytes < ceilings.acting_bytes:
         # Triggers that look at stalls may hold: their windows are seconds long.
         longest_ns = min(longest_ns, STALL_NS)
+    if rules.kill_within_cgroup and state.groups and is_near(state):
+        longest_ns = min(longest_ns, WATCH_NEAR_NS)
     if falling(state):
         floor_ns = FLOOR_FALLING_NS
     elif room_bytes < NEAR_SHARE * memory.total_bytes:

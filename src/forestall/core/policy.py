@@ -21,7 +21,9 @@ from forestall.core.events import (
     Survey,
     Surveyed,
     Tell,
+    Watched,
 )
+from forestall.core.groups import look_inside, watched
 from forestall.core.hunt import decide, due, gone, missed, pursue, refused, shared_to_blame
 from forestall.core.judge import Chosen, judge
 from forestall.core.model import Level, Memory, Stage
@@ -71,6 +73,8 @@ def step(state: State, event: Event, rules: Rules) -> tuple[State, tuple[Request
             return refused(state, event)
         case Missed():
             return missed(state, event)
+        case Watched():
+            return watched(state, event, rules)
         case Relieved(_, action, gained_bytes):
             sentence = f"{action} gave back {human_bytes(gained_bytes)}"
             return state, (Tell("relieved", sentence, state.level),)
@@ -102,6 +106,8 @@ def _sampled(state: State, event: Sampled, rules: Rules) -> tuple[State, tuple[R
         state.holdings,
         state.told,
         state.warning,
+        state.groups,
+        state.within,
     )
     requests: list[Request] = []
     seen = _level(seen, memory, rules, requests)
@@ -279,11 +285,12 @@ def _surveyed(state: State, event: Surveyed, rules: Rules) -> tuple[State, tuple
     seen = replace(seen, prospect=_prospect(event.now_ns, verdict, calm=_ample(seen)))
     if isinstance(seen.hunt, Choosing):
         return decide(seen, seen.hunt, event, verdict, rules)
+    seen, inside = look_inside(seen, event, rules)
     if seen.warning and seen.prospect is not None:
         warning = _warning(seen, seen.warning, seen.prospect)
         told = replace(seen.told, warned_ns=seen.now_ns)
-        return replace(seen, warning="", told=told), (warning,)
-    return seen, ()
+        return replace(seen, warning="", told=told), (*inside, warning)
+    return seen, inside
 
 
 def _ample(seen: State) -> bool:

@@ -6,10 +6,13 @@ it knows.
 
 from __future__ import annotations
 
+from enum import Enum
+
 from forestall.core.census import Census, Track
 from forestall.core.codec import register
 from forestall.core.model import Activity, Force, Holdings, Level, Memory, ProcessId, Stage
 from forestall.core.trend import Flow, Point, Trail
+from forestall.core.units import SECOND
 from forestall.core.value import TYPE_CHECKING, value
 
 if TYPE_CHECKING:
@@ -110,6 +113,50 @@ class Told:
     relieve_ns: int | None = None
 
 
+class Purpose(Enum):
+    """What a look inside a limited group is for."""
+
+    WARN = "warn"
+    END = "end"
+    REST = "rest"
+    """Nothing: somebody in it was ended, and its memory is awaited."""
+
+
+@value
+class Within:
+    """A group that runs into its own limit, and what is being done about it."""
+
+    path: str
+    purpose: Purpose
+    since_ns: int
+
+
+@value
+class GroupTrack:
+    """What is remembered of a group with a limit of its own."""
+
+    path: str
+    now_ns: int
+    limit_bytes: int
+    room_bytes: int
+    """What it may still take, reclaimable cache and its share of swap included."""
+    pace_per_s: float
+    """Bytes by which its room shrinks."""
+    soft: bool
+    oom_kills: int | None
+    stall_full_us: int | None
+    stall_share: float | None
+    """Share of the time between the last two readings in which all its tasks waited for memory."""
+    warned_ns: int | None
+
+    @property
+    def left_ns(self) -> int | None:
+        """Until it is at its limit, at this pace; None while it is not moving there."""
+        if self.pace_per_s < 1.0:
+            return None
+        return max(0, int(self.room_bytes * SECOND / self.pace_per_s))
+
+
 @value
 class State:
     """Everything the policy knows."""
@@ -133,6 +180,8 @@ class State:
     told: Told = Told()
     warning: str = ""
     """Name of a warning that waits for a survey to say who."""
+    groups: tuple[GroupTrack, ...] = ()
+    within: Within | None = None
 
 
 def begin(rules: Rules) -> State:
@@ -143,9 +192,14 @@ def begin(rules: Rules) -> State:
 def under(state: State, rules: Rules) -> State:
     """Carry a state over to new rules: what was seen stays, what was half decided does not."""
     return state._replace(  # type: ignore[attr-defined,no-any-return]
-        hunt=Calm(), holding=(None,) * len(rules.triggers), ceilings=None, warning=""
+        hunt=Calm(),
+        holding=(None,) * len(rules.triggers),
+        ceilings=None,
+        warning="",
+        within=None,
     )
 
 
 register(Calm, Choosing, Ending, Settling, Ceilings, Prospect, Told, State)
+register(GroupTrack, Within, Purpose)
 register(Trail, Point, Flow, Census, Track)

@@ -33,6 +33,7 @@ from forestall.guard.supervisor import Supervisor
 from forestall.guard.telling import describe, live_line
 from forestall.kernel import libc
 from forestall.kernel.clock import now_ns, wall_ns
+from forestall.kernel.groups import Groups
 from forestall.kernel.pressure import open_trigger
 from forestall.kernel.processes import ProcessTable, identify
 from forestall.kernel.sampler import Sampler
@@ -92,6 +93,7 @@ class Guard:
         self._hand = Hand(self._serve_relief)
         self._sampler = Sampler()
         self._table = self._processes(rules)
+        self._groups = Groups(cgroup2_root(), pread=os.pread)
         self._wakeups = Wakeups()
         self._ender = EndProcess(
             identify,
@@ -112,6 +114,7 @@ class Guard:
                 relieve=self._relieve,
                 tell=self._tell,
                 record=self._ring.append,
+                groups=self._groups.read,
             ),
         )
         desk = Desk(
@@ -362,13 +365,16 @@ class Guard:
         memory = state.memory
         swap_used = memory is not None and memory.swap_used_bytes > 0
         warm = isinstance(state.hunt, Calm)
-        return self._table.survey(
+        surveyed = self._table.survey(
             now_ns,
             swap_used=swap_used,
             warm=warm,
             shared=shared,
             holdings=self._sampler.holdings(),
         )
+        if warm:
+            self._groups.learn((row.cgroup for row in surveyed.rows if row.cgroup), now_ns())
+        return surveyed
 
     def _perform(self, request: End, moment_ns: int) -> list[Event]:
         count = len(request.victims)

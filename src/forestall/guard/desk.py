@@ -55,6 +55,17 @@ def status_of(state: State, rules: Rules, now_ns: int) -> dict[str, Any]:
             for trigger, since in zip(rules.triggers, state.holding, strict=False)
         ],
         "next_to_go": None,
+        "groups": [
+            {
+                "path": plain(track.path),
+                "limit_bytes": track.limit_bytes,
+                "room_bytes": track.room_bytes,
+                "left_ns": track.left_ns,
+                "stall_full_share": track.stall_share,
+                "soft": track.soft,
+            }
+            for track in state.groups
+        ],
     }
     if memory is not None:
         status["memory"] = {

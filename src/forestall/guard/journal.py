@@ -54,6 +54,14 @@ KINDS = {
     "kernel-kill": Kind(
         "98e8316ead5b43af8fe0183e862fb283", ERROR, "The kernel's OOM killer acted."
     ),
+    "group-warning": Kind(
+        "9e06e2667b6343d6818b312031699864", WARNING, "A control group runs into its own limit."
+    ),
+    "group-kill": Kind(
+        "8641a16329af4ceeaabf484df1690ea8",
+        WARNING,
+        "The kernel ended something at a group's own limit.",
+    ),
     "relieved": Kind("87ca1dc1491d450abf57efa999fc086e", NOTICE, "Relief freed something."),
     "declined": Kind("fba081a3f2884191b21b611b00c8404e", NOTICE, "Relief would not, and why."),
     "reload": Kind("0d86aff9ec7a4c4abc06455891ec9b71", NOTICE, "New rules are in force."),

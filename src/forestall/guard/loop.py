@@ -9,7 +9,18 @@ from __future__ import annotations
 from collections import deque
 
 from forestall.core import fallback
-from forestall.core.events import End, Gone, Missed, Relieve, Sampled, Survey, Surveyed, Tell
+from forestall.core.events import (
+    End,
+    Gone,
+    Missed,
+    Relieve,
+    Sampled,
+    Survey,
+    Surveyed,
+    Tell,
+    Watched,
+)
+from forestall.core.groups import next_look_ns
 from forestall.core.model import Level, Memory, ProcessId, Role, Row, Standing
 from forestall.core.pace import pause_ns, wants_activity
 from forestall.core.policy import step
@@ -22,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from forestall.core.events import Event, Request
+    from forestall.core.model import Group
     from forestall.core.rules import Rules
     from forestall.core.state import State
 
@@ -46,6 +58,7 @@ class Ports:
         relieve: Callable[[Relieve], None],
         tell: Callable[[Tell, int], None],
         record: Callable[[State, Event, tuple[Request, ...], int], None],
+        groups: Callable[[], tuple[Group, ...]] = tuple,
     ) -> None:
         self.now_ns = now_ns
         self.sample = sample
@@ -54,6 +67,7 @@ class Ports:
         self.relieve = relieve
         self.tell = tell
         self.record = record
+        self.groups = groups
 
 
 class Loop:
@@ -73,6 +87,7 @@ class Loop:
         self._stumbles: deque[int] = deque(maxlen=STUMBLES_MAX)
         self._blind = 0
         self._late_ns = 0
+        self._groups_ns = 0
         self._step = step
 
     def pause_ns(self) -> int:
@@ -94,6 +109,8 @@ class Loop:
             self._stumble(error)
             return
         self.feed(event)
+        if now_ns - self._groups_ns >= next_look_ns(self.state):
+            self._watch_groups(now_ns)
 
     def feed(self, event: Event) -> None:
         """Let the policy learn something, and do what it asks for.
@@ -130,6 +147,12 @@ class Loop:
         """Go on under other rules; what was seen stays."""
         self.state = under(self.state, rules)
         self.rules = rules
+
+    def _watch_groups(self, now_ns: int) -> None:
+        self._groups_ns = now_ns
+        groups = self._ports.groups()
+        if groups or self.state.groups:
+            self.feed(Watched(now_ns, groups))
 
     def _sample(self, now_ns: int) -> Event:
         try:
