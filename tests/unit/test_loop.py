@@ -9,7 +9,7 @@ from forestall.core.rules import DEFAULT_RULES, Limit, Trigger, available
 from forestall.core.state import Calm, Choosing, Ending
 from forestall.core.units import GIB, MIB, MINUTE, MS, SECOND
 from forestall.core.value import replace
-from forestall.guard.loop import BLIND_SAMPLES, Loop, Ports
+from forestall.guard.loop import BLIND_SAMPLES, REST_NS_MAX, Loop, Ports
 from forestall.kernel.errors import KernelFormatError
 from tests.fakes.builders import row, sampled, surveyed
 
@@ -360,3 +360,51 @@ def test_events_are_values_the_bench_understands():
     """The fakes speak the real events: a bench that drifted would prove nothing."""
     assert isinstance(sampled(1, 0.5), Sampled)
     assert isinstance(surveyed(1), Surveyed)
+
+
+TURNS = 100
+
+
+def at_the_brink(tick_ns=0):
+    """Let memory fall to just above the first limit, each reading of it taking a while."""
+    bench = Bench([0.5 - 0.4499 * n / (TURNS - 1) for n in range(TURNS)])
+    plain = bench._sample
+
+    def slow(now_ns, with_activity):
+        bench.now_ns += bench.tick_ns
+        return plain(now_ns, with_activity)
+
+    bench.tick_ns = tick_ns
+    bench.loop._ports.sample = slow
+    for _ in range(TURNS):
+        bench.turn(after_ns=2 * MS)
+    bench.share = 0.0501
+    return bench
+
+
+@pytest.mark.parametrize(
+    ("tick_ns", "pause_ns"),
+    [(50_000, 1 * MS), (1 * MS, 3 * MS), (60 * MS, REST_NS_MAX)],
+)
+def test_a_guard_whose_ticks_are_dear_takes_a_quarter_of_a_processor_at_most(tick_ns, pause_ns):
+    """On real hardware ticks of a millisecond stay; on a slow machine bystanders come first."""
+    assert at_the_brink(tick_ns).loop.pause_ns() == pause_ns
+
+
+def test_one_dear_tick_is_no_reason_to_look_away():
+    """A tick that was preempted for 40 ms while memory falls is followed by one as soon as ever."""
+    bench = at_the_brink()
+    bench.tick_ns = 40 * MS
+    bench.turn(after_ns=2 * MS)
+
+    assert bench.loop.pause_ns() == 1 * MS
+
+
+def test_a_survey_is_no_measure_of_a_tick():
+    bench = at_the_brink()
+    surveys = bench.loop.surveys
+    for _ in range(3):
+        bench.turn(after_ns=150 * MS)
+
+    assert bench.loop.surveys > surveys
+    assert bench.loop.pause_ns() == 1 * MS

@@ -25,7 +25,7 @@ from forestall.core.model import Level, Memory, ProcessId, Role, Row, Standing
 from forestall.core.pace import pause_ns, wants_activity
 from forestall.core.policy import step
 from forestall.core.state import Choosing, begin, under
-from forestall.core.units import GIB, MINUTE
+from forestall.core.units import GIB, MINUTE, MS
 from forestall.core.value import TYPE_CHECKING
 from forestall.kernel.errors import KernelError
 
@@ -41,6 +41,10 @@ EVENTS_PER_TURN_MAX = 2048
 """A family of 512 brings as many pieces of news; more than this is a policy gone wrong."""
 STUMBLES_MAX = 3
 STUMBLE_WINDOW_NS = 1 * MINUTE
+REST_TIMES = 3
+REST_NS_MAX = 20 * MS
+"""Ticks of a millisecond are for machines on which one costs 50 µs. Where it costs a millisecond
+(emulated, throttled, starved), the guard must not take the processor that others wait for."""
 BLIND_SAMPLES = 5
 """So many samples missed in a row are worth telling."""
 
@@ -88,11 +92,15 @@ class Loop:
         self._blind = 0
         self._late_ns = 0
         self._groups_ns = 0
+        self._costs_ns = (0, 0)
+        """Of the last two ticks without a survey."""
         self._step = step
 
     def pause_ns(self) -> int:
         """How long to wait for the next turn."""
-        return pause_ns(self.state, self.rules)
+        # The cheaper of the last two: one that was preempted says nothing about the machine.
+        cost_ns = min(self._costs_ns)
+        return max(pause_ns(self.state, self.rules), min(REST_TIMES * cost_ns, REST_NS_MAX))
 
     def turn(self, planned_ns: int) -> None:
         """Take one sample and see it through.
@@ -108,7 +116,10 @@ class Loop:
         except Exception as error:  # noqa: BLE001 - the one place, see above
             self._stumble(error)
             return
+        surveys = self.surveys
         self.feed(event)
+        if self.surveys == surveys:
+            self._costs_ns = (self._costs_ns[1], self._ports.now_ns() - now_ns)
         if now_ns - self._groups_ns >= next_look_ns(self.state):
             self._watch_groups(now_ns)
 
