@@ -6,7 +6,7 @@ import pytest
 
 from forestall.core.census import Census, blame_of, count
 from forestall.core.events import End, Gone, Sampled, Survey
-from forestall.core.families import families, is_application_unit, touchable
+from forestall.core.families import application_of, families, touchable, unit_name
 from forestall.core.judge import Chosen, judge
 from forestall.core.model import Force, Pressure, Role, Stage, Standing
 from forestall.core.policy import step
@@ -261,20 +261,75 @@ def test_three_of_a_kind_under_init_are_one():
     assert [p.kind for p in families(tuple(kin), total)] == ["orphans"]
 
 
+ID = "3f" * 32
+KUBE = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice"
+
+
 @pytest.mark.parametrize(
-    ("cgroup", "is_one"),
+    "cgroup",
     [
-        ("/user.slice/user-1000.slice/session-3.scope", False),
-        ("/user.slice/user-1000.slice/user@1000.service", False),
-        ("/init.scope", False),
-        ("/system.slice", False),
-        ("", False),
-        ("/system.slice/nginx.service", True),
-        ("/user.slice/user@1000.service/app.slice/app-editor-77.scope", True),
+        "/user.slice/user-1000.slice/session-3.scope",
+        "/user.slice/user-1000.slice/session-3.scope/below",
+        "/user.slice/user-1000.slice/user@1000.service",
+        "/user.slice/user-1000.slice/user@1000.service/app.slice",
+        "/user.slice/user-1000.slice/user@1000.service/init.scope",
+        "/init.scope",
+        "/lxc.payload.web/init.scope",
+        "/system.slice",
+        "/docker",
+        "/docker/" + ID[:-1],
+        "/",
+        "",
     ],
 )
-def test_sessions_and_slices_are_no_applications(cgroup, is_one):
-    assert is_application_unit(cgroup) is is_one
+def test_sessions_and_slices_are_no_applications(cgroup):
+    assert application_of(cgroup) == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "below"),
+    [
+        ("/system.slice/nginx.service", ""),
+        ("/system.slice/nginx.service", "/workers/1"),
+        ("/user.slice/user@1000.service/app.slice/app-editor-77.scope", ""),
+        (f"/system.slice/docker-{ID}.scope", ""),
+        (f"/docker/{ID}", ""),
+        (f"/docker/{ID}", "/system"),
+        (f"/machine.slice/libpod-{ID}.scope", "/container"),
+        (f"{KUBE}/cri-containerd-{ID}.scope", ""),
+        (f"/kubepods/burstable/pod1-2/{ID}", ""),
+        ("/machine.slice/systemd-nspawn@a.service/payload/system.slice/web.service", ""),
+    ],
+)
+def test_applications_services_and_containers_are_known_whoever_made_them(path, below):
+    assert application_of(path + below) == path
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/system.slice/nginx.service", "nginx.service"),
+        (f"/system.slice/docker-{ID}.scope", "docker-3f3f3f3f3f3f"),
+        (f"{KUBE}/cri-containerd-{ID}.scope", "cri-containerd-3f3f3f3f3f3f"),
+        (f"/docker/{ID}", "container 3f3f3f3f3f3f"),
+        ("/app.slice/app-gnome-code-4711.scope", "app-gnome-code-4711.scope"),
+    ],
+)
+def test_a_container_is_named_as_people_know_it(path, name):
+    assert unit_name(path) == name
+
+
+def test_the_groups_that_a_container_keeps_are_one_unit():
+    path = f"/machine.slice/libpod-{ID}.scope"
+    inside = [row(80 + n, 50 * MIB, comm=f"j{n}", cgroup=f"{path}/c{n}") for n in range(3)]
+    (part,) = [
+        part
+        for part in families((*inside, row(90, MIB, cgroup="/machine.slice")), total)
+        if part.kind == "unit"
+    ]
+
+    assert part.cgroup == path
+    assert {one.id.pid for one in part.members} == {80, 81, 82}
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ORPHANS_MIN = 3
 """So many nameless siblings under init or a session make a family of their own."""
+CONTAINER_ID_DIGITS = 64
 DEPTH_MAX = 64
 """A process tree deeper than this is treated as if cut there."""
 
@@ -61,12 +62,37 @@ def touchable(row: Row) -> bool:
     return (standing is Standing.NORMAL or standing is Standing.PREFER) and row.role is Role.NONE
 
 
-def is_application_unit(cgroup: str) -> bool:
-    """Tell whether a cgroup path names one application or service, not a session or a slice."""
-    leaf = cgroup.rpartition("/")[2]
-    if leaf.startswith(("session-", "user@")) or leaf == "init.scope":
-        return False
-    return leaf.endswith((".service", ".scope"))
+def application_of(cgroup: str) -> str:
+    """Return the path of the application, service or container that a cgroup lies in.
+
+    The innermost that is one; groups that it keeps below itself (``Delegate=``, podman's
+    ``libpod-….scope/container``) belong to it. Empty for what holds a session, for slices, and
+    where there is none. Containers that no systemd knows of (Docker's and Kubernetes' cgroupfs
+    driver: ``/docker/<id>``, ``/kubepods/…/<id>``) go by the 64 hexadecimal digits of their id.
+    """
+    path = cgroup
+    while len(path) > 1:
+        outer, _, part = path.rpartition("/")
+        if part.startswith(("session-", "user@")) or part == "init.scope":
+            return ""
+        if part.endswith((".service", ".scope")) or _is_container_id(part):
+            return path
+        path = outer
+    return ""
+
+
+def unit_name(path: str) -> str:
+    """Name an application for people; a container by twelve digits of its id, as Docker does."""
+    leaf = path.rpartition("/")[2]
+    stem = leaf.removesuffix(".scope")
+    maker, dash, ident = stem.rpartition("-")
+    if not _is_container_id(ident):
+        return leaf
+    return f"{maker}{dash}{ident[:12]}" if maker else f"container {ident[:12]}"
+
+
+def _is_container_id(part: str) -> bool:
+    return len(part) == CONTAINER_ID_DIGITS and not part.strip("0123456789abcdef")
 
 
 def _climb(row: Row, by_pid: dict[int, Row]) -> Iterable[Row]:
@@ -99,9 +125,13 @@ def _orphans(
 
 def _units(rows: tuple[Row, ...], blame: Callable[[Row], int]) -> Iterable[Part]:
     units: dict[str, list[Row]] = {}
+    found: dict[str, str] = {}
     for row in rows:
-        if row.cgroup and is_application_unit(row.cgroup):
-            units.setdefault(row.cgroup, []).append(row)
+        unit = found.get(row.cgroup)
+        if unit is None:
+            unit = found[row.cgroup] = application_of(row.cgroup)
+        if unit:
+            units.setdefault(unit, []).append(row)
     for cgroup, kin in units.items():
         # One protected or session-holding member, and the unit is not an application.
         if len(kin) > 1 and all(touchable(row) for row in kin):

@@ -6,6 +6,7 @@ sentences go to journals, terminals and alerts alike.
 
 from __future__ import annotations
 
+from forestall.core.families import unit_name
 from forestall.core.model import Standing
 from forestall.core.units import human_bytes, human_share
 from forestall.core.value import TYPE_CHECKING
@@ -36,7 +37,7 @@ def victim_clause(
     """Say who goes, what it did, and what its end frees."""
     who = f"{plain(part.root.comm)} ({part.root.id.pid})"
     if part.kind == "unit":
-        who = f"unit {plain(part.cgroup.rpartition('/')[2])} ({len(part.members)} processes)"
+        who = f"unit {plain(unit_name(part.cgroup))} ({len(part.members)} processes)"
     elif len(part.members) > 1:
         who = f"{who} and its family of {len(part.members)}"
     frees = f"ending it frees about {human_bytes(part.frees_bytes)}"
