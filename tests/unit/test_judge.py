@@ -55,6 +55,24 @@ def test_a_growing_script_goes_and_the_stable_database_stays():
 
     assert ended(found) == [60]
     assert "dbserver (50: 12.0 GiB, stable)" in found.why
+    # What would have changed it.
+    assert "without it dbserver (50) would go, because it holds most of the others" in found.why
+    assert "a rule in [victims] would spare it" in found.why
+
+
+def test_the_sentence_names_the_next_by_growth_when_others_grew_too():
+    def rows(grown):
+        return (
+            *SESSION,
+            row(50, 12 * GIB, comm="dbserver"),
+            row(60, 1 * GIB + grown),
+            row(61, 1 * GIB + grown // 10, comm="other"),
+        )
+
+    found = verdict(growing(rows, seconds=4, per_second=500 * MIB), memory(0.03))
+
+    assert ended(found) == [60]
+    assert "without it other (61) would go, because it grew most of the others" in found.why
 
 
 def test_eight_workers_of_one_build_go_together_and_the_shell_stays():

@@ -20,7 +20,12 @@ from __future__ import annotations
 from forestall.core.census import Blame, Census, blame_of, shmem_growth_bytes
 from forestall.core.families import Part, families
 from forestall.core.model import Holdings, Memory, Row, Standing
-from forestall.core.sentence import protected_sentence, spared_clause, victim_clause
+from forestall.core.sentence import (
+    instead_clause,
+    protected_sentence,
+    spared_clause,
+    victim_clause,
+)
 from forestall.core.units import MIB, human_bytes
 from forestall.core.value import TYPE_CHECKING, value
 
@@ -269,6 +274,13 @@ def _nobody(rows: tuple[Row, ...], spared: frozenset[ProcessId]) -> str:
     )
 
 
+def _following(case: _Case, ended: set[ProcessId]) -> Row | None:
+    # Who would be asked next were these not here: what would have changed the choice.
+    left = [row for row in case.rows if row.id not in ended and row.footprint_bytes > 0]
+    free = [row for row in left if row.standing is not Standing.AVOID]
+    return max(free or left, key=lambda row: _order(case, row), default=None)
+
+
 def _chosen(case: _Case, part: Part, memory: Memory, *, by_growth: bool) -> Chosen:
     ended = {row.id for row in part.members}
     others = sorted(
@@ -283,4 +295,7 @@ def _chosen(case: _Case, part: Part, memory: Memory, *, by_growth: bool) -> Chos
         part, recent_bytes=recent, growth_share=share, memory=memory, by_growth=by_growth
     )
     why += spared_clause(tuple((row, case.blames[row.id].recent_bytes) for row in others))
+    following = _following(case, ended)
+    if following is not None:
+        why += instead_clause(following, case.weights[following.id] if by_growth else 0)
     return Chosen(part, why, tuple(others))

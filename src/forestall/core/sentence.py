@@ -67,6 +67,14 @@ def spared_clause(others: tuple[tuple[Row, int], ...]) -> str:
     return "; not " + ", ".join(reasons)
 
 
+def instead_clause(following: Row, growth: int) -> str:
+    """Say what would have changed the choice: who would go without it, and what spares it."""
+    grew = growth >= STABLE_BYTES
+    because = "it grew most of the others" if grew else "it holds most of the others"
+    name = f"{plain(following.comm)} ({following.id.pid})"
+    return f"; without it {name} would go, because {because}; a rule in [victims] would spare it"
+
+
 def protected_sentence(row: Row) -> str:
     """Say that the one who grows is the one a rule protects."""
     return (
