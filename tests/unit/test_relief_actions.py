@@ -210,6 +210,23 @@ def test_only_root_may(bench):
 # Swap: what is done, and how it is given up.
 
 
+@pytest.mark.parametrize(
+    ("effective", "may"), [("000001ffffffffff", True), ("00000000a80425fb", False)]
+)
+def test_root_in_a_sandbox_that_may_not_switch_swap_says_so_and_begins_nothing(
+    bench, effective, may
+):
+    half_full(bench)
+    bench.proc.write("proc/self/status", f"Uid:\t0\t0\t0\t0\nThreads:\t1\nCapEff:\t{effective}\n")
+    planned = bench.plan("swap")
+
+    assert isinstance(planned, Plan) is may
+    if not may:
+        assert "CAP_SYS_ADMIN is missing here" in planned.why
+        assert "forestall install" in planned.why
+    assert bench.errands == []
+
+
 def test_recycling_reports_what_came_back(bench):
     half_full(bench)
     bench.effect = emptied(bench)

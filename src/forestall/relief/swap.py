@@ -13,8 +13,11 @@ import re
 
 from forestall.core.units import MIB, SECOND, human_bytes
 from forestall.core.value import TYPE_CHECKING
+from forestall.kernel.errors import KernelError
+from forestall.kernel.features import CAPABILITIES
 from forestall.kernel.files import read_whole
 from forestall.kernel.parse import parse_swaps
+from forestall.kernel.parse_process import parse_status
 from forestall.relief.outcome import Done, Plan, Refusal
 from forestall.relief.worker import SWAPON_FAILED
 
@@ -29,6 +32,10 @@ WORTH_BYTES = 1 * MIB
 MARGIN_SHARE = 0.10
 MARGIN_BYTES_MIN = 128 * MIB
 DEADLINE_NS = 180 * SECOND
+NOT_GRANTED = (
+    "CAP_SYS_ADMIN is missing here, so swap cannot be switched off and on; the service gets it by "
+    "forestall install, once a trigger asks for it"
+)
 _DELETED = " (deleted)"
 
 
@@ -50,6 +57,8 @@ def plan(tools: Tools) -> Plan | Refusal:
         return Refusal(ACTION, "there is next to nothing in swap")
     if tools.uid != 0:
         return Refusal(ACTION, "only root may switch swap off and on")
+    if not _may_switch(tools):
+        return Refusal(ACTION, NOT_GRANTED)
     memory = tools.memory()
     why = _does_not_fit(memory, used) or tools.not_calm()
     if why:
@@ -123,6 +132,15 @@ def path_of(area: SwapArea) -> str:
     Source: mm/swapfile.c swap_show: blank, tab, line feed and backslash come as octal.
     """
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), area.path)
+
+
+def _may_switch(tools: Tools) -> bool:
+    """Whether root's own power reaches so far; not in a sandbox or a container."""
+    try:
+        status = parse_status(read_whole(f"{tools.root}/proc/self/status"))
+    except (OSError, KernelError):
+        return True  # The kernel will say.
+    return bool(status.effective_capabilities >> CAPABILITIES["CAP_SYS_ADMIN"] & 1)
 
 
 def _recycle(tools: Tools, area: SwapArea) -> str:
