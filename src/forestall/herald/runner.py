@@ -122,6 +122,9 @@ class Runner:
         self._ending.set()
         self._engine.stop(wall_ns())
         self._part()
+        lost = self._engine.leave()
+        if lost:
+            complain(f"{lost} events are lost: they were not sent, and are in memory only")
         self._spool.close()
 
     # This thread.
