@@ -278,6 +278,27 @@ def test_the_log_has_a_line_per_event_is_rotated_and_closed_to_others(tmp_path):
         assert line.isprintable()
 
 
+def test_a_log_that_root_begins_belongs_to_whom_its_folder_belongs(tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a file away")
+    nobody = pwd.getpwnam("nobody")
+    os.chown(tmp_path, nobody.pw_uid, nobody.pw_gid)
+    path = tmp_path / "events.log"
+    outcomes = [deliver(type="log", path=str(path), rotate="1KiB", least="info") for _ in range(3)]
+
+    assert set(outcomes) == {Sent()}
+    owners = {(file.stat().st_uid, file.stat().st_gid) for file in tmp_path.iterdir()}
+    assert owners == {(nobody.pw_uid, nobody.pw_gid)}
+
+
+def test_a_log_without_its_folder_says_whose_folder_it_is(tmp_path):
+    outcome = deliver(type="log", path=str(tmp_path / "none" / "events.log"))
+
+    assert isinstance(outcome, Later)
+    assert "the folder of" in outcome.why
+    assert "forestall-herald makes its own" in outcome.why
+
+
 def test_the_log_follows_no_link(tmp_path):
     victim = tmp_path / "shadow"
     victim.write_text("untouched")

@@ -196,4 +196,4 @@ def test_a_bus_that_is_not_there_is_a_failure_with_a_reason(tmp_path):
     outcome = signal_on_system_bus("a", "b", address=f"unix:path={tmp_path}/none")
 
     assert isinstance(outcome, Never)
-    assert outcome.why
+    assert outcome.why == f"no bus at unix:path={tmp_path}/none: No such file or directory"

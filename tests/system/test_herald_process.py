@@ -246,11 +246,15 @@ def test_alerts_and_alert_on_the_command_line(machine, slack, capsys):
     slack.script.append(400)
     refused = main.run(["alert", "test", "ops", *files])
     said = capsys.readouterr().out
+    machine_readable = main.run(["alert", "test", "ops", "--json", *files])
+    rows = json.loads(capsys.readouterr().out)
     shown = main.run(["alerts", "--spool", str(machine.folder / "spool.sqlite")])
     table = capsys.readouterr().out
     as_json = main.run(["alerts", "--json", "--spool", str(machine.folder / "spool.sqlite")])
 
     assert (tested, sent, unknown, refused, shown, as_json) == (0, 0, 2, 1, 0, 0)
+    assert machine_readable == 0
+    assert rows == [{"channel": "ops", "type": "slack", "sent": True, "why": ""}]
     assert "ops (slack): sent" in said
     assert "not sent: HTTP 400" in said
     assert any("backup begins" in text for text in slack.got)
@@ -261,6 +265,7 @@ def test_alerts_and_alert_on_the_command_line(machine, slack, capsys):
         "ops",
     }
     assert main.run(["alerts", "--spool", "/nonexistent/spool"]) == 1
+    assert "herald has not run here" in capsys.readouterr().err
 
 
 def test_no_secret_is_in_what_herald_says_shows_or_stores(machine, slack):

@@ -168,7 +168,9 @@ class Slowly:
 
     def finish(self, seconds=60):
         """Wait for the end of it and of its helper."""
-        over = until(lambda: not Path(f"/proc/{self.main}").exists() and not self.workers(), seconds)
+        over = until(
+            lambda: not Path(f"/proc/{self.main}").exists() and not self.workers(), seconds
+        )
         code = run("systemctl", "show", "-P", "ExecMainStatus", self.name).stdout.strip()
         run("systemctl", "stop", self.name)
         run("systemctl", "reset-failed", self.name)

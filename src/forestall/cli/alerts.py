@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,6 +43,11 @@ def command(ctx: click.Context, as_json: bool, limit: int, spool: str | None) ->
     Ends with 1 when something waits or has failed. The spool is root's to read.
     """
     path = spool or spool_path(os.environ)
+    if _is_missing(path):
+        raise HeraldError(
+            f"there is no spool at {path}: herald has not run here; "
+            "try: systemctl enable --now forestall-herald"
+        )
     try:
         seen = _look(path, limit)
     except (sqlite3.Error, ValueError) as error:
@@ -52,6 +58,16 @@ def command(ctx: click.Context, as_json: bool, limit: int, spool: str | None) ->
     else:
         _show(seen)
     ctx.exit(1 if any(one["waiting"] or one["failed"] for one in seen["channels"]) else 0)
+
+
+def _is_missing(path: str) -> bool:
+    try:
+        Path(path).stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # Perhaps only hidden from us; opening it will tell.
+    return False
 
 
 def _look(path: str, limit: int) -> dict[str, Any]:

@@ -51,6 +51,9 @@ def connect(address: str) -> Any:  # noqa: ANN401 - jeepney has no types we coul
         return blocking.open_dbus_connection(address, auth_timeout=TIMEOUT_S)
     except (KeyError, refused, ValueError) as error:
         raise OSError(f"no bus at {address}: {clean(str(error), 120)}") from None
+    except OSError as error:
+        why = error.strerror or clean(str(error), 120) or type(error).__name__
+        raise OSError(f"no bus at {address}: {why}") from None
 
 
 class Notes:
