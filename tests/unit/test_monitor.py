@@ -21,7 +21,7 @@ from forestall.kernel.clock import now_ns
 from forestall.library.event import PressureEvent, Process
 from forestall.library.levels import rules_for
 from forestall.library.reader import Reader
-from forestall.library.stream import GuardStream
+from forestall.library.stream import GuardStream, rank
 from forestall.library.workers import WAITING_MAX, Worker, put_newest
 from tests.fakes.proc import GIB_KIB, FakeProc
 
@@ -510,6 +510,35 @@ def test_a_warning_of_the_guard_is_an_event_at_once(machine, guard, tmp_path):
     assert (event.reason, event.source, event.sentence) == ("warning", "guard", "memory runs low")
     assert event.likely_victim.name == "large"
     assert event.time_left_s == 7.0
+
+
+@pytest.mark.parametrize("what", ["ended", "kernel-kill", "other-kill"])
+def test_a_kill_the_guard_tells_of_is_an_event_and_its_victim_is_not_the_next(
+    machine, guard, tmp_path, what
+):
+    seen = queue.Queue()
+    monitor = monitor_of(
+        machine,
+        interval=600,
+        use_guard=True,
+        handlers=[seen.put],
+        socket=str(tmp_path / "control.sock"),
+    )
+    with monitor:
+        wait_until(lambda: monitor.guarded)
+        guard.publish(what=what, sentence="gone (999)", level="normal", pid=999, name="gone")
+        event = seen.get(timeout=LONG_S)
+
+    assert (event.reason, event.what, event.sentence) == ("kill", what, "gone (999)")
+    assert event.likely_victim is None or event.likely_victim.pid != 999
+
+
+def test_of_news_that_comes_together_the_kill_says_most():
+    level, warning = {"what": "level"}, {"what": "warning", "pid": 1}
+    kill, decision = {"what": "other-kill"}, {"what": "decision", "pid": 2}
+
+    assert max([kill, warning, {}, decision, level], key=rank) == kill
+    assert rank({}) <= rank(level) < rank(warning)
 
 
 def test_with_a_guard_the_victim_is_the_guards(machine, guard, tmp_path):

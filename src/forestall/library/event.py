@@ -56,7 +56,11 @@ class PressureEvent:
     time_left_s: float | None = None
     """Until memory and swap are gone at the present pace; None when they are not falling."""
     reason: str = "asked"
-    """``level`` changed; still ``critical``; a ``warning`` of the guard; or ``asked`` for."""
+    """``level`` changed; still ``critical``; a ``warning`` of the guard; a ``kill``, by whom
+    ``what`` tells; or ``asked`` for."""
+    what: str = ""
+    """The kind of the guard's event (docs/events.md), if it was the guard: ``warning``,
+    ``decision``, ``ended``, ``kernel-kill``, ``other-kill``, …"""
     sentence: str = ""
     """What the guard said, if it was the guard."""
     source: str = "own"

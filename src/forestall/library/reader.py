@@ -23,6 +23,7 @@ from forestall.kernel.errors import KernelError
 from forestall.kernel.processes import ProcessTable
 from forestall.kernel.sampler import Sampler
 from forestall.library.event import PressureEvent, Process, Victim
+from forestall.library.stream import KILLS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -139,6 +140,7 @@ class Reader:
             likely_victim=_guards_victim(news) or self.victim(),
             time_left_s=None if left_ns is None else left_ns / SECOND,
             reason=reason,
+            what=str(news.get("what") or ""),
             sentence=str(news.get("sentence") or ""),
             source="guard" if news else "own",
             limit=self.limit.removeprefix(self._sys_folder) or "/" if self.limit else "",
@@ -209,8 +211,8 @@ def _try_narrow(confinement: Confinement, machine: Memory) -> Memory | None:
 
 def _guards_victim(news: Mapping[str, Any]) -> Victim | None:
     pid = news.get("pid")
-    if not isinstance(pid, int):
-        return None
+    if not isinstance(pid, int) or news.get("what") in KILLS:
+        return None  # Who was killed is not the next one to go.
     processes, frees = news.get("processes"), news.get("frees_bytes")
     return Victim(
         pid=pid,

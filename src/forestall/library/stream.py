@@ -16,13 +16,16 @@ from forestall.control.errors import ControlError, Unreachable
 from forestall.core.rules import Options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
 RETRY_S = 30.0
 ANSWER_S = 0.5
 """How long the guard may take to say who is next; a guard at work has better things to do."""
-WORTH_TELLING = frozenset({"level", "critical", "warning", "decision"})
+WARNINGS = frozenset({"warning", "decision"})
+KILLS = frozenset({"ended", "kernel-kill", "other-kill"})
+"""By the guard, by the kernel, by another killer."""
+WORTH_TELLING = frozenset({"level", "critical"}) | WARNINGS | KILLS
 
 
 class GuardStream:
@@ -111,6 +114,12 @@ class GuardStream:
             with self._lock:
                 self._client = None
             client.close()
+
+
+def rank(news: Mapping[str, Any]) -> tuple[bool, bool, bool]:
+    """Order what came within one look: a kill says more than a warning, who it is more than not."""
+    what = news.get("what")
+    return what in KILLS, what in WARNINGS, bool(news.get("pid"))
 
 
 def _own_socket() -> str:
