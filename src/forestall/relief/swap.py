@@ -8,6 +8,7 @@ the machine has no swap at all.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 
@@ -19,7 +20,7 @@ from forestall.kernel.files import read_whole
 from forestall.kernel.parse import parse_swaps
 from forestall.kernel.parse_process import parse_status
 from forestall.relief.outcome import Done, Plan, Refusal
-from forestall.relief.worker import SWAPON_FAILED
+from forestall.relief.worker import NOTE, SWAPON_FAILED
 
 if TYPE_CHECKING:
     from forestall.core.model import Memory
@@ -32,6 +33,11 @@ WORTH_BYTES = 1 * MIB
 MARGIN_SHARE = 0.10
 MARGIN_BYTES_MIN = 128 * MIB
 DEADLINE_NS = 180 * SECOND
+GOES_ON = (
+    "it was given up, but the kernel first reads back all of the process it is at; "
+    "then the area is in use as before"
+)
+"""The kernel looks for signals between two processes only; see relief.worker."""
 NOT_GRANTED = (
     "CAP_SYS_ADMIN is missing here, so swap cannot be switched off and on; the service gets it by "
     "forestall install, once a trigger asks for it"
@@ -49,6 +55,9 @@ def plan(tools: Tools) -> Plan | Refusal:
 
     Raises: OSError; KernelError.
     """
+    mended = mend(tools) if tools.uid == 0 else ""
+    if mended:
+        return Refusal(ACTION, mended)
     areas = areas_of(tools)
     used = sum(area.used_bytes for area in areas)
     if not areas:
@@ -97,6 +106,30 @@ def perform(tools: Tools) -> Outcome:
         gained,
         f"brought {human_bytes(gained)} from swap back into memory; "
         f"{human_bytes(tools.memory().available_bytes)} are available{_moved(before, after)}",
+    )
+
+
+def mend(tools: Tools) -> str:
+    """Switch on what a killed recycling left switched off; say so, or nothing.
+
+    Race: the keeper of a recycling under way has a note as well, but its area is in use.
+    """
+    note = f"{tools.root}{NOTE}"
+    try:
+        priority, _, path = read_whole(note).rstrip(b"\n").partition(b" ")
+        wanted = int(priority)
+        if not path.startswith(b"/") or any(
+            os.fsencode(path_of(area)) == path for area in areas_of(tools)
+        ):
+            return ""
+    except (OSError, KernelError, ValueError):
+        return ""
+    error = tools.swapon(path, wanted)
+    if error not in {0, errno.EBUSY}:
+        return f"{os.fsdecode(path)} was left switched off, and so it stays: {os.strerror(error)}"
+    os.unlink(note)
+    return (
+        f"{os.fsdecode(path)} was left switched off by a recycling that was killed; it is on again"
     )
 
 
@@ -162,6 +195,8 @@ def _recycle(tools: Tools, area: SwapArea) -> str:
     if lost:
         return lost
     status = errand.wait(0)
+    if status is None:
+        return f"{why}; {GOES_ON}"
     if not why and status:
         why = _status_text(status)
     return f"{why}; it was given up, and is in use as before" if why else ""
@@ -199,7 +234,7 @@ def _moved(before: tuple[SwapArea, ...], after: tuple[SwapArea, ...]) -> str:
 
 def _status_text(status: int) -> str:
     if status >= SWAPON_FAILED:
-        return "the helper was ended from outside"
+        return "its helper was ended from outside"
     return f"the kernel refuses ({os.strerror(status)})"
 
 
