@@ -15,10 +15,10 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from typing import TYPE_CHECKING, Any
 
 from forestall.core.model import Level
 from forestall.core.units import SECOND
+from forestall.core.value import TYPE_CHECKING
 from forestall.kernel import clock
 from forestall.kernel.errors import KernelError
 from forestall.library.event import PressureEvent, Process, Victim
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
     from types import TracebackType
+    from typing import Any
 
     from forestall.library.workers import Handler
 

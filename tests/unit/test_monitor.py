@@ -1,6 +1,7 @@
 """The library: levels, events, handlers that misbehave, threads and asyncio, guard or none."""
 
 import asyncio
+import functools
 import json
 import queue
 import socket
@@ -22,7 +23,12 @@ from forestall.library.event import PressureEvent, Process
 from forestall.library.levels import rules_for
 from forestall.library.reader import Reader
 from forestall.library.stream import GuardStream, rank
-from forestall.library.workers import WAITING_MAX, Worker, put_newest
+from forestall.library.workers import (
+    WAITING_MAX,
+    Worker,
+    is_coroutine_function,
+    put_newest,
+)
 from tests.fakes.proc import GIB_KIB, FakeProc
 
 LONG_S = 10
@@ -339,6 +345,24 @@ def test_a_handler_may_stop_the_monitor(machine):
     assert not monitor.running
 
 
+def test_coroutine_functions_are_told_from_others_however_they_are_wrapped():
+    async def waits(_event):
+        pass
+
+    class Waits:
+        async def __call__(self, _event):
+            pass
+
+        async def method(self, _event):
+            pass
+
+    asynchronous = [waits, functools.partial(waits), functools.partial(Waits().method), Waits()]
+    others = [print, len, functools.partial(print), lambda _event: waits, [].append, Waits]
+
+    assert all(is_coroutine_function(handler) for handler in asynchronous)
+    assert not any(is_coroutine_function(handler) for handler in others)
+
+
 def test_a_coroutine_handler_needs_a_loop(machine):
     async def handler(_event):
         """Never called."""
@@ -617,6 +641,20 @@ def test_importing_the_package_imports_nothing_else():
     )
 
     assert done.stdout.strip() == "['forestall']"
+
+
+def test_the_monitor_imports_nothing_dear_before_it_is_needed():
+    dear = {"asyncio", "ctypes", "dataclasses", "inspect", "json", "logging", "pathlib", "socket"}
+    source = str(Path(forestall.__file__).parents[1])
+    code = (
+        f"import sys; sys.path.insert(0, {source!r}); from forestall import PressureMonitor; "
+        "print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True
+    )
+
+    assert dear & set(done.stdout.split()) == set()
 
 
 def test_every_promised_name_is_there():

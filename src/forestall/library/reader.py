@@ -7,7 +7,6 @@ read is left out (no victim, no time left); memory that cannot be read raises.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from forestall.core.census import Census, count
 from forestall.core.events import Sampled
@@ -18,6 +17,7 @@ from forestall.core.signals import level_of
 from forestall.core.standing import Matcher
 from forestall.core.trend import Trail, extend, time_left_ns
 from forestall.core.units import SECOND
+from forestall.core.value import TYPE_CHECKING
 from forestall.kernel.confinement import own_confinements
 from forestall.kernel.errors import KernelError
 from forestall.kernel.processes import ProcessTable

@@ -6,18 +6,18 @@ Rule: without a guard nothing is lost but the news. The thread ends with stop().
 from __future__ import annotations
 
 import os
-import socket
 import threading
-from typing import TYPE_CHECKING
 
 from forestall.config.launch import user_socket
-from forestall.control.client import Client
 from forestall.control.errors import ControlError, Unreachable
 from forestall.core.rules import Options
+from forestall.core.value import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
+
+    from forestall.control.client import Client
 
 RETRY_S = 30.0
 ANSWER_S = 0.5
@@ -69,7 +69,7 @@ class GuardStream:
         if client is None or not self._heard:
             return {}
         try:
-            with Client(client.path, timeout_s=ANSWER_S) as second:
+            with type(client)(client.path, timeout_s=ANSWER_S) as second:
                 status = second.call("GetStatus").get("status")
         except ControlError:
             return {}
@@ -87,6 +87,9 @@ class GuardStream:
             self._stop.wait(RETRY_S)
 
     def _connect(self) -> Client:
+        # Here, in its thread: sockets and JSON are half of what importing us would cost.
+        from forestall.control.client import Client  # noqa: PLC0415
+
         error: Unreachable | None = None
         for path in self._paths:
             try:
@@ -128,6 +131,8 @@ def _own_socket() -> str:
 
 def _hang_up(client: Client) -> None:
     # Closing a descriptor does not wake who waits on it; shutting the connection down does.
+    import socket  # noqa: PLC0415 - the client has imported it
+
     try:
         with socket.socket(fileno=os.dup(client.fileno())) as other:
             other.shutdown(socket.SHUT_RDWR)

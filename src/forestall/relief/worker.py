@@ -102,8 +102,9 @@ def keep(off: Callable[[], int], on: Callable[[], int]) -> int:
     # Blocked until each of us has its handlers: a signal in between would end the keeper.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ASK_TO_END)
     child = os.fork()
+    handler = _give_up if child == 0 else _tell_child(child)
     for number in _ASK_TO_END:
-        signal.signal(number, _give_up if child == 0 else _tell_child(child))
+        signal.signal(number, handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASK_TO_END)
     if child == 0:
         os._exit(min(off(), SWAPON_FAILED - 1))
