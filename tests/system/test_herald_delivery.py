@@ -221,8 +221,12 @@ def test_ntfy_gets_its_token_in_a_header_and_the_rest_as_json(web, tmp_path):
     path, headers, body = web.got[0]
 
     assert outcome == Sent()
+    sent = json.loads(body)
     assert (path, headers["Authorization"]) == ("/", f"Bearer {TOKEN}")
-    assert json.loads(body)["priority"] == 5
+    assert sent["priority"] == 5
+    assert "markdown" not in sent
+    assert "evil" not in str({name.lower(): held for name, held in headers.items()})
+    assert all(line.isprintable() for line in (sent["title"] + "\n" + sent["message"]).split("\n"))
 
 
 def test_a_mail_arrives_with_one_header_each_and_harmless_html(mail_server):

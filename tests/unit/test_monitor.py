@@ -558,6 +558,26 @@ def test_a_kill_the_guard_tells_of_is_an_event_and_its_victim_is_not_the_next(
     assert event.likely_victim is None or event.likely_victim.pid != 999
 
 
+def test_names_from_the_socket_are_harmless_to_print(machine, guard, tmp_path):
+    seen = queue.Queue()
+    hostile = "\x1b[31m\r\nevil \u202e"
+    monitor = monitor_of(
+        machine,
+        interval=600,
+        use_guard=True,
+        handlers=[seen.put],
+        socket=str(tmp_path / "control.sock"),
+    )
+    with monitor:
+        wait_until(lambda: monitor.guarded)
+        guard.publish(what="warning", sentence=hostile, level="low", pid=11, name=hostile)
+        event = seen.get(timeout=LONG_S)
+    victim = event.likely_victim
+
+    assert "evil" in event.sentence
+    assert (event.sentence + victim.name + victim.why).isprintable()
+
+
 def test_of_news_that_comes_together_the_kill_says_most():
     level, warning = {"what": "level"}, {"what": "warning", "pid": 1}
     kill, decision = {"what": "other-kill"}, {"what": "decision", "pid": 2}

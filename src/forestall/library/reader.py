@@ -141,7 +141,7 @@ class Reader:
             time_left_s=None if left_ns is None else left_ns / SECOND,
             reason=reason,
             what=str(news.get("what") or ""),
-            sentence=str(news.get("sentence") or ""),
+            sentence=_harmless(news.get("sentence")),
             source="guard" if news else "own",
             limit=self.limit.removeprefix(self._sys_folder) or "/" if self.limit else "",
         )
@@ -216,8 +216,15 @@ def _guards_victim(news: Mapping[str, Any]) -> Victim | None:
     processes, frees = news.get("processes"), news.get("frees_bytes")
     return Victim(
         pid=pid,
-        name=str(news.get("name") or ""),
+        name=_harmless(news.get("name")),
         processes=processes if isinstance(processes, int) else 1,
         frees_bytes=frees if isinstance(frees, int) else None,
-        why=str(news.get("why") or news.get("sentence") or ""),
+        why=_harmless(news.get("why") or news.get("sentence")),
     )
+
+
+def _harmless(text: object) -> str:
+    # A guard escapes what it tells; but who answers at a socket need not be one.
+    if not isinstance(text, str) or not text:
+        return ""
+    return plain(text.encode("utf-8", "replace").decode())
