@@ -77,6 +77,7 @@ def command(
         monitor.run(duration)
     except KeyboardInterrupt:
         monitor.stop()
+        raise
 
 
 class _Following:
