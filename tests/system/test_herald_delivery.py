@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import pwd
+import resource
 import socketserver
 import stat
 import subprocess
@@ -293,6 +294,26 @@ def test_a_log_that_root_begins_belongs_to_whom_its_folder_belongs(tmp_path):
     assert set(outcomes) == {Sent()}
     owners = {(file.stat().st_uid, file.stat().st_gid) for file in tmp_path.iterdir()}
     assert owners == {(nobody.pw_uid, nobody.pw_gid)}
+
+
+def test_a_disk_that_fills_up_leaves_no_half_a_line(tmp_path):
+    """In a guest the next line went on in the middle of the one before."""
+    path = tmp_path / "events.log"
+    deliver(type="log", path=str(path), least="info")
+    first = path.read_bytes()
+    pid = os.fork()
+    if pid == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(first) + 100, len(first) + 100))
+        outcome = deliver(type="log", path=str(path), least="info")
+        os._exit(0 if outcome == Later(f"{path}: the disk is full") else 1)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    left = path.read_bytes()
+    again = deliver(type="log", path=str(path), least="info")
+
+    assert code == 0
+    assert left == first
+    assert again == Sent()
+    assert path.read_bytes() == first * 2
 
 
 def test_a_log_without_its_folder_says_whose_folder_it_is(tmp_path):

@@ -189,6 +189,29 @@ def test_what_the_guard_has_forgotten_is_counted(machine, slack):
     spool.close()
 
 
+def test_a_herald_that_is_ended_with_a_backlog_leaves_it_to_the_next(machine, slack):
+    machine.guard.tell("decision", "first")
+    herald = machine.start()
+    wait_for(slack, lambda got: any("first" in text for text in got))
+    herald.send_signal(signal.SIGSTOP)
+    for number in range(200):
+        machine.guard.tell("ended", f"waiting {number}")
+    herald.send_signal(signal.SIGTERM)
+    herald.send_signal(signal.SIGCONT)
+    code = herald.wait(PATIENCE_S)
+    machine.guard.tell("decision", "last of all")
+    again = machine.start()
+    wait_for(slack, lambda got: any("last of all" in text for text in got))
+    again.send_signal(signal.SIGTERM)
+    again.wait(PATIENCE_S)
+    spool = machine.spool()
+
+    assert code == 0
+    assert (spool.count("received"), spool.count("lost")) == (202, 0)
+    assert spool.tally("log").balanced
+    spool.close()
+
+
 def test_the_largest_processes_are_named_in_fresh_events_only(machine, slack, tmp_path):
     machine.guard.tell("decision", "old", time_ns=1)
     machine.guard.tell("decision", "fresh")

@@ -33,7 +33,7 @@ while True:
     for at in range(0, len(held), 4096):
         held[at] += 1 if held[at] < 255 else -255
 """
-SLOW = ("-p", f"IOReadBandwidthMax={DISK} 2M")
+SLOW = ("-p", f"IOReadBandwidthMax={DISK} 4M")
 
 
 def tell(scene, **facts):
@@ -113,7 +113,7 @@ class Holder:
             if self.number("memory.swap.current") >= mib:
                 break
             with contextlib.suppress(OSError):
-                (self.folder / "memory.reclaim").write_text(f"{16 * MIB}")
+                (self.folder / "memory.reclaim").write_text(f"{8 * MIB}")
         return self.number("memory.swap.current")
 
     def end(self):
@@ -185,10 +185,45 @@ class Slowly:
         }
 
 
+class Colds:
+    """Two services that hold what is in swap, and do nothing: the kernel empties one by one."""
+
+    def __init__(self):
+        self.holders = {name: Holder(name, 90) for name in ("cold1", "cold2")}
+
+    def push_out(self):
+        return [one.push_out(80) for one in self.holders.values()]
+
+    def end(self, *names):
+        for name in names or tuple(self.holders):
+            self.holders.pop(name).end()
+
+
+def child_of(workers):
+    """The one of two that makes the call."""
+    for pid in workers:
+        if int(_text(f"/proc/{pid}/stat").rpartition(")")[2].split()[1]) in workers:
+            return pid
+    return 0
+
+
+def kill_the_child(slow):
+    os.kill(child_of(slow.workers()), signal.SIGKILL)
+
+
+def interrupted(name, colds, act, seconds=120):
+    swapped = colds.push_out()
+    slow = Slowly("slow")
+    pause(4)
+    more = act(slow)
+    tell(name, swapped_mib=swapped, **slow.finish(seconds))
+    return more
+
+
 def swap_by_hand():
-    cold = Holder("cold", 220)
-    swapped = cold.push_out(200)
-    big = Holder("big", 500)
+    colds = Colds()
+    swapped = colds.push_out()
+    big = Holder("big", 540)
     tell(
         "swap-does-not-fit",
         **clean("swap"),
@@ -198,38 +233,25 @@ def swap_by_hand():
         used_mib=used_mib(),
     )
     big.end()
-    for name, act in (
-        ("swap-interrupted-by-ctrl-c", lambda one: os.kill(one.main, signal.SIGINT)),
-        ("swap-helper-killed", lambda one: [os.kill(pid, signal.SIGKILL) for pid in one.workers()]),
-    ):
-        cold.push_out(200)
-        slow = Slowly("slow")
-        pause(3)
-        act(slow)
-        tell(name, **slow.finish())
-    cold.push_out(200)
-    slow = Slowly("slow")
-    pause(2)
-    hog = Holder("hog", 60, THRASH, "MemoryMax=40M", "MemorySwapMax=100M")
-    tell("swap-others-stall", hog=hog.ready, **slow.finish())
+    interrupted("swap-ctrl-c", colds, lambda slow: os.kill(slow.main, signal.SIGINT))
+    interrupted("swap-helper-killed", colds, kill_the_child)
+    hog = interrupted(
+        "swap-others-stall",
+        colds,
+        lambda _slow: Holder("hog", 60, THRASH, "MemoryMax=40M", "MemorySwapMax=100M"),
+    )
     hog.end()
-    cold.push_out(200)
-    slow = Slowly("slow")
-    pause(2)
-    big = Holder("big", 620)
-    tell("swap-memory-runs-short", big=big.ready, **slow.finish())
+    big = interrupted("swap-memory-runs-short", colds, lambda _slow: Holder("big", 640))
     big.end()
-    cold.push_out(200)
-    slow = Slowly("slow")
-    pause(2)
-    os.kill(slow.main, signal.SIGKILL)
-    tell("swap-who-asked-is-killed", **slow.finish(200))
-    cold.push_out(200)
+    interrupted("swap-who-asked-is-killed", colds, lambda slow: os.kill(slow.main, signal.SIGKILL))
+    colds.end("cold2")
+    interrupted("swap-helper-killed-in-the-last-process", colds, kill_the_child)
+    colds.push_out()
     before, seen = areas(), clean("swap", "--dry-run", "--json")
     still = areas()
     tell("swap-dry-run", **seen, untouched=before == still)
     tell("swap-fits", **clean("swap"), before=before, after=areas())
-    cold.end()
+    colds.end()
 
 
 def cache_and_cgroup():
@@ -298,35 +320,37 @@ def restart():
     return since
 
 
+def recycling():
+    return pids_of("relief/worker.py recycle")
+
+
 def through_the_guard():
-    """The service: without the grant it refuses, with it it does; killed half-way nothing is lost."""
-    cold = Holder("cold", 220)
-    cold.push_out(200)
+    """The service: without the grant it refuses, with it it does, and whoever is killed."""
+    colds = Colds()
+    colds.push_out()
     SETTINGS.write_text(TRIGGER.format(action="swap"))
     since = restart()
     tell("service-without-grant", news=heard(since, {"relieved", "declined"}), used_mib=used_mib())
-    run("swapon", "-p", "3", FILE)
+    since = now()
     done = run(CLI, "install", "--yes")
-    since = restart()
-    news = heard(since, {"relieved", "declined"})
     tell(
         "service-with-grant",
         installed=done.stdout,
         complained=done.stderr,
-        news=news,
+        news=heard(since, {"relieved", "declined"}),
         used_mib=used_mib(),
         priorities=priorities(),
         bound=run("systemctl", "show", "-P", "CapabilityBoundingSet", "forestall").stdout,
     )
-    run("systemctl", "set-property", "--runtime", "forestall", f"IOReadBandwidthMax={DISK} 2M")
-    cold.push_out(200)
+    run("systemctl", "set-property", "--runtime", "forestall", f"IOReadBandwidthMax={DISK} 4M")
+    colds.push_out()
     since = restart()
-    began = until(lambda: bool(pids_of("relief/worker.py recycle")), 90)
+    began = until(recycling, 90)
     pause(3)
-    relief = pid_called("forestall-relief")
+    relief = pid_called("forestall-relie")
     if relief:
         os.kill(relief, signal.SIGKILL)
-    over = until(lambda: not pids_of("relief/worker.py recycle"), 200)
+    over = until(lambda: not recycling(), 120)
     tell(
         "service-relief-killed",
         began=began,
@@ -335,14 +359,29 @@ def through_the_guard():
         active=run("systemctl", "is-active", "forestall").stdout.strip(),
         priorities=priorities(),
     )
-    cold.push_out(200)
+    colds.end("cold2")
+    colds.push_out()
     since = restart()
-    began = until(lambda: bool(pids_of("relief/worker.py recycle")), 90)
+    began = until(recycling, 90)
     pause(3)
     run("systemctl", "stop", "forestall")
-    over = until(lambda: not pids_of("relief/worker.py recycle"), 60)
-    tell("service-stopped-half-way", began=began, over=over, priorities=priorities())
+    over = until(lambda: not recycling(), 60)
+    after_stop, note = priorities(), _text("/run/forestall-recycling")
+    since = now()
+    run("systemctl", "start", "forestall")
+    news = heard(since, {"declined"}, 20)
+    tell(
+        "service-stopped-half-way",
+        began=began,
+        over=over,
+        after_stop=after_stop,
+        note=note,
+        news=news,
+        priorities=priorities(),
+    )
+    colds.end()
     run("systemctl", "revert", "forestall")
+    cold = Holder("cold", 220)
     SETTINGS.write_text(TRIGGER.format(action="reclaim"))
     before = cold.number("memory.current")
     since = now()
@@ -361,7 +400,8 @@ def through_the_guard():
 def main():
     run("swapoff", "-a")
     run("swapon", "-p", "7", DISK)
-    run("sh", "-c", f"fallocate -l 64M {FILE}; chmod 600 {FILE}; mkswap {FILE}")
+    run("sh", "-c", f"fallocate -l 128M {FILE}; chmod 600 {FILE}; mkswap {FILE}")
+    run("swapon", "-p", "3", FILE)
     done = run("python3", "-m", "forestall.cli.main", "install", "--yes")
     tell("installed", code=done.returncode, said=done.stdout, complained=done.stderr, areas=areas())
     run("systemctl", "stop", "forestall", "forestall-herald")

@@ -23,7 +23,11 @@ def append(line: str, *, path: str, rotate_bytes: int, kept: int) -> Outcome:
             _rotate(Path(path), kept)
             fd = _open(path)
         try:
+            size_bytes = os.fstat(fd).st_size
             written = os.write(fd, raw)
+            if written != len(raw):
+                # A disk that fills up takes half of a line; the next try would go on in it.
+                os.ftruncate(fd, size_bytes)
         finally:
             os.close(fd)
     except FileNotFoundError:
@@ -31,7 +35,7 @@ def append(line: str, *, path: str, rotate_bytes: int, kept: int) -> Outcome:
     except OSError as error:
         return Later(f"{path}: {error.strerror}")
     if written != len(raw):
-        return Later(f"{path}: only a part could be written")
+        return Later(f"{path}: the disk is full")
     return Sent()
 
 
