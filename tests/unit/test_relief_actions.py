@@ -19,7 +19,7 @@ from forestall.relief.outcome import Done, Plan, Refusal
 from forestall.relief.serve import Relief
 from forestall.relief.tools import Tools, strain_between
 from forestall.relief.wire import receive, send
-from forestall.relief.worker import ENDED, SWAPON_FAILED, keep
+from forestall.relief.worker import ENDED, SWAPON_FAILED, keep, write_note
 from tests.fakes.builders import sampled
 from tests.fakes.proc import GIB_KIB, FakeProc
 
@@ -725,13 +725,30 @@ def test_a_recycling_that_was_killed_as_a_whole_is_mended_once(bench):
     assert not note.exists()
 
 
-def test_the_note_of_a_recycling_under_way_is_left_alone(bench):
+def test_while_another_recycling_is_under_way_nothing_is_begun_or_mended(bench):
+    note = bench.proc.write("run/forestall-recycling", "")
+    fd = write_note(str(note), f"5 {DISK}\n".encode())
+    bench.areas()
+    bench.proc.write("proc/swaps", "Filename Type Size Used Priority\n")
+    planned, tools = bench.plan("swap"), bench.tools()
+    mended = swap.mend(tools)
+    os.close(fd)
+    again = swap.mend(tools)
+    tools.close()
+
+    assert "still under way" in planned.why
+    assert mended == ""
+    assert "it is on again" in again
+    assert bench.swapons == [(DISK.encode(), 5)]
+
+
+def test_the_note_of_an_area_that_is_in_use_is_taken_away(bench):
     note = bench.proc.write("run/forestall-recycling", f"5 {DISK}\n")
     half_full(bench)
 
     assert isinstance(bench.plan("swap"), Plan)
     assert bench.swapons == []
-    assert note.exists()
+    assert not note.exists()
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "5", "x /dev/vdc", "\0\0 \xff"])

@@ -17,6 +17,8 @@ from forestall.kernel.files import read_whole
 if TYPE_CHECKING:
     from typing import Protocol
 
+    Step = tuple[signal.Signals, int]
+
     class Running(Protocol):
         """An errand under way; the real one, or a test's."""
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 INTERRUPT_MS = 10_000
 KILL_MS = 10_000
+KEEPER_MS = 1_000
+"""It ends when the kernel lets go, soon or in minutes; relief has more urgent work than to wait."""
 UNKNOWN_STATUS = 255
 KEEPER = "recycle"
 """The mode of the worker that is never killed."""
@@ -98,8 +102,11 @@ class Errand:
 
         Whoever recycles swap is not killed: it ends by itself once the kernel lets go.
         """
-        for number, patience_ms in ((signal.SIGINT, INTERRUPT_MS), (signal.SIGKILL, KILL_MS)):
-            if self._status is not None or (number == signal.SIGKILL and not self._killable):
+        steps: tuple[Step, ...] = ((signal.SIGINT, KEEPER_MS),)
+        if self._killable:
+            steps = ((signal.SIGINT, INTERRUPT_MS), (signal.SIGKILL, KILL_MS))
+        for number, patience_ms in steps:
+            if self._status is not None:
                 break
             try:
                 signal.pidfd_send_signal(self._pidfd, number)

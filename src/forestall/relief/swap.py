@@ -9,6 +9,7 @@ the machine has no swap at all.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 
@@ -33,6 +34,7 @@ WORTH_BYTES = 1 * MIB
 MARGIN_SHARE = 0.10
 MARGIN_BYTES_MIN = 128 * MIB
 DEADLINE_NS = 180 * SECOND
+UNDER_WAY = "another recycling is still under way"
 GOES_ON = (
     "it was given up, but the kernel first reads back all of the process it is at; "
     "then the area is in use as before"
@@ -55,9 +57,10 @@ def plan(tools: Tools) -> Plan | Refusal:
 
     Raises: OSError; KernelError.
     """
-    mended = mend(tools) if tools.uid == 0 else ""
-    if mended:
-        return Refusal(ACTION, mended)
+    if tools.uid == 0:
+        why = UNDER_WAY if is_under_way(tools) else mend(tools)
+        if why:
+            return Refusal(ACTION, why)
     areas = areas_of(tools)
     used = sum(area.used_bytes for area in areas)
     if not areas:
@@ -112,25 +115,43 @@ def perform(tools: Tools) -> Outcome:
 def mend(tools: Tools) -> str:
     """Switch on what a killed recycling left switched off; say so, or nothing.
 
-    Race: the keeper of a recycling under way has a note as well, but its area is in use.
+    Raises: OSError when the note cannot be taken away.
     """
     note = f"{tools.root}{NOTE}"
+    if is_under_way(tools):
+        return ""
     try:
         priority, _, path = read_whole(note).rstrip(b"\n").partition(b" ")
         wanted = int(priority)
-        if not path.startswith(b"/") or any(
-            os.fsencode(path_of(area)) == path for area in areas_of(tools)
-        ):
-            return ""
+        used = {os.fsencode(path_of(area)) for area in areas_of(tools)}
     except (OSError, KernelError, ValueError):
         return ""
-    error = tools.swapon(path, wanted)
+    error = 0
+    if path.startswith(b"/") and path not in used:
+        error = tools.swapon(path, wanted)
     if error not in {0, errno.EBUSY}:
         return f"{os.fsdecode(path)} was left switched off, and so it stays: {os.strerror(error)}"
     os.unlink(note)
+    if path in used or not path.startswith(b"/"):
+        return ""
     return (
         f"{os.fsdecode(path)} was left switched off by a recycling that was killed; it is on again"
     )
+
+
+def is_under_way(tools: Tools) -> bool:
+    """Tell whether somebody recycles: whoever does holds a lock on the note."""
+    try:
+        fd = os.open(f"{tools.root}{NOTE}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def in_order(areas: tuple[SwapArea, ...]) -> tuple[SwapArea, ...]:

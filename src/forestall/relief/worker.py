@@ -15,6 +15,7 @@ nothing is left in the area. The caller of swapoff is the first the OOM killer t
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import sys
@@ -64,30 +65,32 @@ def _recycle(path: bytes, priority: int) -> int:
     # The path must be set first.
     from forestall.kernel import libc  # noqa: PLC0415
 
-    _note(b"%d %b\n" % (priority, path))
+    write_note(NOTE, b"%d %b\n" % (priority, path))
     status = keep(lambda: libc.swapoff(path), lambda: libc.swapon(path, priority))
     if status != SWAPON_FAILED:
-        _note(b"")
+        try:
+            os.unlink(NOTE)
+        except OSError:
+            pass
     return status
 
 
-def _note(text: bytes) -> None:
+def write_note(note: str, text: bytes) -> int:
     """Write down what is under way: a service that is killed as a whole takes us along.
 
     Not synced: at a reboot swap is switched on by others, and the note is gone with /run.
+    Returns: A descriptor that holds a lock on it for as long as we, or our child, live; -1
+    when it could not be written, and then everything works but the mending.
     """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        if not text:
-            os.unlink(NOTE)
-            return
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(NOTE, flags, 0o600)
-        try:
-            os.write(fd, text)
-        finally:
-            os.close(fd)
+        fd = os.open(note, flags, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(fd, 0)
+        os.write(fd, text)
     except OSError:
-        pass  # Without a note everything works but the mending.
+        return -1
+    return fd
 
 
 def keep(off: Callable[[], int], on: Callable[[], int]) -> int:
