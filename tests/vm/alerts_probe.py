@@ -166,7 +166,7 @@ class Sleeper:
         return int.from_bytes(Path(self.board).read_bytes(), "little") / 1e6
 
     def reset(self):
-        with open(self.board, "r+b") as file:
+        with Path(self.board).open("r+b") as file:
             file.write(bytes(8))
 
 
@@ -221,7 +221,6 @@ def hog(scene, ear, sleeper, bystander, per_s=30, **facts):
         sequence=found["sequence"],
         **facts,
     )
-    return found
 
 
 def storm(count):
@@ -260,7 +259,7 @@ def storm(count):
 
 
 def fill(folder):
-    with open(f"{folder}/filler", "wb", buffering=0) as file:
+    with Path(f"{folder}/filler").open("wb", buffering=0) as file:
         try:
             while True:
                 file.write(bytes(65536))
@@ -306,8 +305,8 @@ def herald_says():
     return [line for line in done.stdout.splitlines() if line.startswith("forestall-herald:")]
 
 
-def scenes():
-    ear, silent = Ear(), Silent()
+def prepare(ear, silent):
+    """Settings, full disks to be, ten thousand events of an earlier life, and the service."""
     SETTINGS.parent.mkdir(parents=True, exist_ok=True)
     SETTINGS.write_text(
         "[alerts.desktop]\nenabled = false\n[alerts.terminals]\nenabled = false\n"
@@ -321,6 +320,11 @@ def scenes():
     spool_of_thousands(QUEUED)
     done = run("python3", "-m", "forestall.cli.main", "install", "--yes")
     tell("installed", code=done.returncode, said=done.stdout, complained=done.stderr)
+
+
+def scenes():
+    ear, silent = Ear(), Silent()
+    prepare(ear, silent)
     sleeper = Sleeper()
     bystander = subprocess.Popen(
         [
@@ -335,15 +339,15 @@ def scenes():
     tell("ready", heard=heard, alerts=alerts(), late_ms=guard_facts()["late_ns_max"] / 1e6)
 
     totals = []
-    found = hog("all-is-well", ear, sleeper, bystander)
-    totals.append(found["sequence"] + 1)  # and its farewell
+    hog("all-is-well", ear, sleeper, bystander)
+    totals.append(guard_facts()["sequence"] + 1)  # and its farewell
     run("systemctl", "restart", "forestall")
     pause(5)
     # The network hangs, two disks are full, ten thousand events wait.
     full = [fill(SPOOL), fill(LOGS)]
-    found = hog("network-hangs-and-disks-are-full", ear, sleeper, bystander, full=full)
+    hog("network-hangs-and-disks-are-full", ear, sleeper, bystander, full=full)
     tell("herald-says", lines=herald_says()[-6:])
-    totals.append(found["sequence"] + 1)
+    totals.append(guard_facts()["sequence"] + 1)
     run("systemctl", "restart", "forestall")
     pause(5)
     herald = main_pid("forestall-herald")
@@ -360,15 +364,14 @@ def scenes():
         sequence=found["sequence"],
         pss_kib=pss(main_pid("forestall")),
     )
-    found = hog("herald-is-stopped", ear, sleeper, bystander)
+    hog("herald-is-stopped", ear, sleeper, bystander)
     os.kill(herald, signal.SIGCONT)
     run("rm", f"{SPOOL}/filler", f"{LOGS}/filler")
     resumed_ns = time.monotonic_ns()
     until(lambda: ear.heard[-1][0] > resumed_ns, 60)
     quiet = until(lambda: time.monotonic_ns() - ear.heard[-1][0] > 12e9, 250)
     before_the_end = alerts()
-    found = guard_facts()
-    totals.append(found["sequence"])
+    totals.append(guard_facts()["sequence"])
     run("systemctl", "stop", "forestall-herald")
     log = run("sh", "-c", f"cat {LOGS}/events.log*").stdout.splitlines()
     tell(

@@ -325,7 +325,7 @@ def recycling():
 
 
 def through_the_guard():
-    """The service: without the grant it refuses, with it it does, and whoever is killed."""
+    """The service: without the grant it refuses, with it it does."""
     colds = Colds()
     colds.push_out()
     SETTINGS.write_text(TRIGGER.format(action="swap"))
@@ -342,9 +342,14 @@ def through_the_guard():
         priorities=priorities(),
         bound=run("systemctl", "show", "-P", "CapabilityBoundingSet", "forestall").stdout,
     )
+    colds.end()
+
+
+def killed_in_the_service():
     run("systemctl", "set-property", "--runtime", "forestall", f"IOReadBandwidthMax={DISK} 4M")
+    colds = Colds()
     colds.push_out()
-    since = restart()
+    restart()
     began = until(recycling, 90)
     pause(3)
     relief = pid_called("forestall-relie")
@@ -361,7 +366,7 @@ def through_the_guard():
     )
     colds.end("cold2")
     colds.push_out()
-    since = restart()
+    restart()
     began = until(recycling, 90)
     pause(3)
     run("systemctl", "stop", "forestall")
@@ -381,6 +386,10 @@ def through_the_guard():
     )
     colds.end()
     run("systemctl", "revert", "forestall")
+
+
+def reclaim_in_the_service():
+    """And the grant goes with the setting that asked for it."""
     cold = Holder("cold", 220)
     SETTINGS.write_text(TRIGGER.format(action="reclaim"))
     before = cold.number("memory.current")
@@ -405,7 +414,13 @@ def main():
     done = run("python3", "-m", "forestall.cli.main", "install", "--yes")
     tell("installed", code=done.returncode, said=done.stdout, complained=done.stderr, areas=areas())
     run("systemctl", "stop", "forestall", "forestall-herald")
-    for scene in (swap_by_hand, cache_and_cgroup, through_the_guard):
+    for scene in (
+        swap_by_hand,
+        cache_and_cgroup,
+        through_the_guard,
+        killed_in_the_service,
+        reclaim_in_the_service,
+    ):
         try:
             scene()
         except (OSError, ValueError, subprocess.SubprocessError) as error:
