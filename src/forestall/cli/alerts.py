@@ -13,6 +13,7 @@ from rich.text import Text
 
 from forestall.cli.console import out, safe, styled
 from forestall.core.units import human_ns
+from forestall.herald.engine import ALIVE_NS
 from forestall.herald.errors import HeraldError
 from forestall.herald.letter import title
 from forestall.herald.moments import utc
@@ -23,6 +24,8 @@ from forestall.kernel.clock import wall_ns
 if TYPE_CHECKING:
     from forestall.herald.spool import Row
 
+STALE_NS = 3 * ALIVE_NS
+"""herald writes a sign of life every minute."""
 _STYLES = {SENT: "green", WAITING: "yellow", FAILED: "red"}
 
 
@@ -77,6 +80,7 @@ def _look(path: str, limit: int) -> dict[str, Any]:
             "channels": [_channel(spool, name) for name in spool.channels()],
             "received": spool.count("received"),
             "lost": spool.count("lost"),
+            "written_ns": int(spool.fact("alive") or 0),
             "letters": [
                 _letter(row)
                 for state in (WAITING, FAILED, SENT)
@@ -114,6 +118,15 @@ def _letter(row: Row) -> dict[str, Any]:
 
 def _show(seen: dict[str, Any]) -> None:
     console = out()
+    age_ns = wall_ns() - seen["written_ns"]
+    if seen["channels"] and age_ns > STALE_NS:
+        console.print(
+            styled(
+                f"herald wrote this {human_ns(age_ns)} ago: it does not run, or its disk takes "
+                "nothing (journalctl -u forestall-herald)",
+                "yellow",
+            )
+        )
     console.print(f"{seen['received']} events received, {seen['lost']} lost on the way")
     for one in seen["channels"]:
         counts = ", ".join(f"{one[name]} {name}" for name in (SENT, WAITING, "held", FAILED))
