@@ -15,23 +15,24 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from typing import TYPE_CHECKING, Any
 
 from forestall.core.model import Level
 from forestall.core.units import SECOND
+from forestall.core.value import TYPE_CHECKING
 from forestall.kernel import clock
 from forestall.kernel.errors import KernelError
 from forestall.library.event import PressureEvent, Process, Victim
 from forestall.library.handlers import alert_on_critical, clean_up, log_pressure, suggest
 from forestall.library.levels import rules_for
 from forestall.library.reader import Reader
-from forestall.library.stream import GuardStream
+from forestall.library.stream import KILLS, WARNINGS, GuardStream, rank
 from forestall.library.workers import HandlerReport, Worker, put_newest
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
     from types import TracebackType
+    from typing import Any
 
     from forestall.library.workers import Handler
 
@@ -61,8 +62,8 @@ class PressureMonitor:
     """Watches memory and tells handlers, a queue, and whoever listens.
 
     An event comes when the level changes, again every ``interval`` while it is
-    critical, and with each warning of a guard. Levels have some hysteresis, so
-    memory that hovers at a threshold does not flood.
+    critical, and with each warning of a guard and each kill it tells of. Levels have
+    some hysteresis, so memory that hovers at a threshold does not flood.
 
     Args:
         thresholds: Percent of memory used at which ``low``, ``medium`` and ``critical`` begin;
@@ -295,7 +296,10 @@ class PressureMonitor:
         due = self._told_ns is None or now_ns - self._told_ns >= self._interval_s * SECOND
         if level is Level.CRITICAL and due:
             return "critical"
-        return "warning" if news.get("what") in {"warning", "decision"} else ""
+        what = news.get("what")
+        if what in KILLS:
+            return "kill"
+        return "warning" if what in WARNINGS else ""
 
     def _survey_due(self, now_ns: int) -> bool:
         last_ns = self._surveyed_ns
@@ -325,14 +329,14 @@ class PressureMonitor:
             pass
 
     def _take_news(self) -> dict[str, Any]:
-        """Take all that came, and keep what says most: a warning, else the last."""
+        """Take all that came, and keep what says most: a kill, a warning, else the last."""
         best: dict[str, Any] = {}
         while True:
             try:
                 news = self._news.get_nowait()
             except queue.Empty:
                 return best
-            if news and (best.get("what") not in {"warning", "decision"} or news.get("pid")):
+            if news and rank(news) >= rank(best):
                 best = news
 
     def _tell(self, event: PressureEvent) -> None:

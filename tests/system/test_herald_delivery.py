@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import pwd
+import resource
 import socketserver
 import stat
 import subprocess
@@ -221,8 +222,12 @@ def test_ntfy_gets_its_token_in_a_header_and_the_rest_as_json(web, tmp_path):
     path, headers, body = web.got[0]
 
     assert outcome == Sent()
+    sent = json.loads(body)
     assert (path, headers["Authorization"]) == ("/", f"Bearer {TOKEN}")
-    assert json.loads(body)["priority"] == 5
+    assert sent["priority"] == 5
+    assert "markdown" not in sent
+    assert "evil" not in str({name.lower(): held for name, held in headers.items()})
+    assert all(line.isprintable() for line in (sent["title"] + "\n" + sent["message"]).split("\n"))
 
 
 def test_a_mail_arrives_with_one_header_each_and_harmless_html(mail_server):
@@ -276,6 +281,47 @@ def test_the_log_has_a_line_per_event_is_rotated_and_closed_to_others(tmp_path):
     for line in path.read_text().splitlines():
         assert line.startswith("2027-01-15T08:00:00Z [critical] ended #1: sent KILL to 7 (")
         assert line.isprintable()
+
+
+def test_a_log_that_root_begins_belongs_to_whom_its_folder_belongs(tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a file away")
+    nobody = pwd.getpwnam("nobody")
+    os.chown(tmp_path, nobody.pw_uid, nobody.pw_gid)
+    path = tmp_path / "events.log"
+    outcomes = [deliver(type="log", path=str(path), rotate="1KiB", least="info") for _ in range(3)]
+
+    assert set(outcomes) == {Sent()}
+    owners = {(file.stat().st_uid, file.stat().st_gid) for file in tmp_path.iterdir()}
+    assert owners == {(nobody.pw_uid, nobody.pw_gid)}
+
+
+def test_a_disk_that_fills_up_leaves_no_half_a_line(tmp_path):
+    """In a guest the next line went on in the middle of the one before."""
+    path = tmp_path / "events.log"
+    deliver(type="log", path=str(path), least="info")
+    first = path.read_bytes()
+    pid = os.fork()
+    if pid == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(first) + 100, len(first) + 100))
+        outcome = deliver(type="log", path=str(path), least="info")
+        os._exit(0 if outcome == Later(f"{path}: the disk is full") else 1)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    left = path.read_bytes()
+    again = deliver(type="log", path=str(path), least="info")
+
+    assert code == 0
+    assert left == first
+    assert again == Sent()
+    assert path.read_bytes() == first * 2
+
+
+def test_a_log_without_its_folder_says_whose_folder_it_is(tmp_path):
+    outcome = deliver(type="log", path=str(tmp_path / "none" / "events.log"))
+
+    assert isinstance(outcome, Later)
+    assert "the folder of" in outcome.why
+    assert "forestall-herald makes its own" in outcome.why
 
 
 def test_the_log_follows_no_link(tmp_path):

@@ -192,8 +192,15 @@ def test_the_signal_of_systembus_notify_is_heard_by_who_listens_for_it(bus):
     assert not set("<>&\x1b") & set("".join(message.body))
 
 
+def test_without_a_session_the_missing_variable_is_named(monkeypatch):
+    monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
+
+    with pytest.raises(OSError, match="no bus: DBUS_SESSION_BUS_ADDRESS is not set"):
+        Notes("SESSION")
+
+
 def test_a_bus_that_is_not_there_is_a_failure_with_a_reason(tmp_path):
     outcome = signal_on_system_bus("a", "b", address=f"unix:path={tmp_path}/none")
 
     assert isinstance(outcome, Never)
-    assert outcome.why
+    assert outcome.why == f"no bus at unix:path={tmp_path}/none: No such file or directory"

@@ -189,6 +189,29 @@ def test_what_the_guard_has_forgotten_is_counted(machine, slack):
     spool.close()
 
 
+def test_a_herald_that_is_ended_with_a_backlog_leaves_it_to_the_next(machine, slack):
+    machine.guard.tell("decision", "first")
+    herald = machine.start()
+    wait_for(slack, lambda got: any("first" in text for text in got))
+    herald.send_signal(signal.SIGSTOP)
+    for number in range(200):
+        machine.guard.tell("ended", f"waiting {number}")
+    herald.send_signal(signal.SIGTERM)
+    herald.send_signal(signal.SIGCONT)
+    code = herald.wait(PATIENCE_S)
+    machine.guard.tell("decision", "last of all")
+    again = machine.start()
+    wait_for(slack, lambda got: any("last of all" in text for text in got))
+    again.send_signal(signal.SIGTERM)
+    again.wait(PATIENCE_S)
+    spool = machine.spool()
+
+    assert code == 0
+    assert (spool.count("received"), spool.count("lost")) == (202, 0)
+    assert spool.tally("log").balanced
+    spool.close()
+
+
 def test_the_largest_processes_are_named_in_fresh_events_only(machine, slack, tmp_path):
     machine.guard.tell("decision", "old", time_ns=1)
     machine.guard.tell("decision", "fresh")
@@ -246,21 +269,41 @@ def test_alerts_and_alert_on_the_command_line(machine, slack, capsys):
     slack.script.append(400)
     refused = main.run(["alert", "test", "ops", *files])
     said = capsys.readouterr().out
+    machine_readable = main.run(["alert", "test", "ops", "--json", *files])
+    rows = json.loads(capsys.readouterr().out)
     shown = main.run(["alerts", "--spool", str(machine.folder / "spool.sqlite")])
     table = capsys.readouterr().out
     as_json = main.run(["alerts", "--json", "--spool", str(machine.folder / "spool.sqlite")])
 
     assert (tested, sent, unknown, refused, shown, as_json) == (0, 0, 2, 1, 0, 0)
+    assert machine_readable == 0
+    assert rows == [{"channel": "ops", "type": "slack", "sent": True, "why": ""}]
     assert "ops (slack): sent" in said
     assert "not sent: HTTP 400" in said
     assert any("backup begins" in text for text in slack.got)
-    assert "1 events received, 0 lost" in table
+    assert table.startswith("1 events received, 0 lost")
     assert "\x1b" not in table
     assert {row["name"] for row in json.loads(capsys.readouterr().out)["channels"]} == {
         "log",
         "ops",
     }
     assert main.run(["alerts", "--spool", "/nonexistent/spool"]) == 1
+    assert "herald has not run here" in capsys.readouterr().err
+
+
+def test_a_spool_that_is_no_longer_written_is_said_to_be_old(machine, slack, capsys):
+    machine.guard.tell("decision", "hog goes")
+    herald = machine.start()
+    wait_for(slack, len)
+    herald.terminate()
+    herald.wait(PATIENCE_S)
+    path = str(machine.folder / "spool.sqlite")
+    spool = Spool(path, print)
+    spool.keep(alive=str(wall_ns() - 10 * 60 * 10**9))
+    spool.close()
+    main.run(["alerts", "--spool", path])
+
+    assert "herald wrote this 10 min" in capsys.readouterr().out
 
 
 def test_no_secret_is_in_what_herald_says_shows_or_stores(machine, slack):

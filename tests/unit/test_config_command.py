@@ -31,6 +31,18 @@ def test_checking_good_settings_is_fine_or_finds_something_odd(settings_file, ca
     assert "matches nothing that runs here" in capsys.readouterr().out
 
 
+def test_a_channel_that_waits_for_what_nobody_tells_looks_odd(settings_file, capsys):
+    settings_file.write_text(
+        '[alerts.pager]\ntype = "terminals"\nevents = ["decison", "kernel-kill", "went-down"]\n'
+    )
+
+    assert main.run(["config", "check", "--config", str(settings_file)]) == 1
+    shown = capsys.readouterr().out
+    assert "'decison' is no kind of event; did you mean decision?" in shown
+    assert "kernel-kill" not in shown
+    assert "went-down" not in shown
+
+
 def test_checking_bad_settings_reports_all_of_it(settings_file, capsys):
     settings_file.write_text('a = 1\n[timing]\ngrace = 1\nb = 2\n[guard]\nnice = "x"\nlog = "y"\n')
 

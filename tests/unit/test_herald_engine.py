@@ -249,6 +249,36 @@ def test_a_broken_disk_costs_no_letter_and_memory_moves_back(tmp_path):
     assert desk.said[1] == "the spool is on disk again"
 
 
+def test_a_herald_that_ends_brings_to_the_disk_what_was_in_memory(tmp_path):
+    desk = Desk(tmp_path / "spool")
+    desk.spool._base.close()  # As on a disk that is gone; it is back when herald ends.
+    desk.event()
+    desk.send(Later("no network"))
+    desk.event()
+    in_memory = not desk.spool.on_disk
+    desk.engine.stop(desk.wall_ns)
+    left = desk.engine.leave()
+    desk.spool.close()
+    again = Desk(tmp_path / "spool", wall_ns=desk.wall_ns + MINUTE)
+    rounds = [again.send(), again.send()]
+
+    assert in_memory
+    assert left == 0
+    assert sum(count for one in rounds for _name, count in one) == 2
+    assert again.spool.tally("ops").balanced
+
+
+def test_a_herald_that_ends_while_the_disk_is_still_gone_counts_what_it_loses():
+    desk = Desk(MEMORY)
+    desk.event()
+    desk.send(Sent())
+    desk.event()
+    desk.event()
+    desk.engine.stop(desk.wall_ns)
+
+    assert desk.engine.leave() == 2
+
+
 def test_a_spool_that_is_rubbish_or_in_no_folder_is_survived(tmp_path):
     (tmp_path / "rubbish").write_bytes(os.urandom(9000))
     for path in (tmp_path / "rubbish", tmp_path / "none" / "spool"):

@@ -11,6 +11,7 @@ import pytest
 from forestall.admin.copies import packages
 from forestall.admin.errors import AdminError
 from forestall.admin.install import MANIFEST, SETTINGS_FILE, UNIT_FILE, Installer, Wish
+from forestall.admin.swap_grant import GRANT_FILE
 from forestall.admin.unit_file import LAUNCHER, PREFIX
 from forestall.config.errors import ConfigError
 from forestall.config.example import example_settings
@@ -298,3 +299,49 @@ def test_the_example_changes_nothing_and_uncommented_it_is_the_defaults():
         settings = load_text(text)
         assert settings.rules == DEFAULT_RULES
         assert settings.options == Options()
+
+
+RECYCLES = "[triggers.swap-above-half]\nenabled = true\n"
+
+
+def settings(root, text):
+    path = at(root, SETTINGS_FILE)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_the_service_may_switch_swap_only_while_the_settings_ask_for_it(tmp_path):
+    settings(tmp_path, RECYCLES)
+    one, lines = installer(tmp_path)
+    one.install()
+    granted = at(tmp_path, GRANT_FILE).read_text()
+    settings(tmp_path, "")
+    again, said_again = installer(tmp_path)
+    again.install()
+
+    assert "CapabilityBoundingSet=CAP_SYS_ADMIN\nSystemCallFilter=@swap\n" in granted
+    assert any("swap-above-half" in line and "CAP_SYS_ADMIN" in line for line in lines)
+    assert not at(tmp_path, GRANT_FILE).exists()
+    assert f"{GRANT_FILE} is removed" in said_again
+
+
+def test_without_such_a_trigger_the_service_gets_nothing_more(tmp_path):
+    settings(tmp_path, "[triggers.cache-at-medium]\nenabled = true\n")
+    one, lines = installer(tmp_path)
+    one.install()
+
+    assert not at(tmp_path, GRANT_FILE).exists()
+    assert "CAP_SYS_ADMIN" not in at(tmp_path, UNIT_FILE).read_text()
+    assert not any("CAP_SYS_ADMIN" in line for line in lines)
+
+
+def test_uninstall_takes_the_grant_away_and_leaves_what_others_put_beside_it(tmp_path):
+    settings(tmp_path, RECYCLES)
+    one, _ = installer(tmp_path)
+    one.install()
+    mine = at(tmp_path, GRANT_FILE).with_name("mine.conf")
+    mine.write_text("[Service]\n")
+    one.uninstall(purge=True)
+
+    assert not at(tmp_path, GRANT_FILE).exists()
+    assert mine.read_text() == "[Service]\n"

@@ -18,6 +18,7 @@ from forestall.kernel.inventory import (
     parse_slabinfo,
     parse_sysv,
 )
+from forestall.kernel.shared import tmpfs_usage
 from tests.fakes.proc import FakeProc
 
 SLABINFO = b"""slabinfo - version: 2.1
@@ -164,6 +165,16 @@ def test_tmpfs_mounts_are_listed_with_their_files(machine):
     assert found.tmpfs[0].path == "/dev/shm"
     assert found.tmpfs[0].files[0][0] == r"/dev/shm/ev\x1bil"
     assert "\x1b" not in text
+
+
+def test_a_tmpfs_mounted_over_another_is_counted_once(machine):
+    folder = machine.root / "run/user"
+    folder.mkdir(parents=True)
+    line = "{} 25 0:{} / /run/user rw - tmpfs tmpfs rw\n"
+    machine.write("proc/self/mountinfo", line.format(30, 40) + line.format(31, 41))
+    usages = tmpfs_usage(str(machine.root))
+
+    assert [usage.path for usage in usages] == ["/run/user"]
 
 
 def test_huge_pages_and_zram_are_shown_with_what_is_unused(machine):

@@ -19,6 +19,7 @@ from forestall.relief.outcome import Done, Plan, Refusal
 from forestall.relief.serve import Relief
 from forestall.relief.tools import Tools, strain_between
 from forestall.relief.wire import receive, send
+from forestall.relief.worker import ENDED, SWAPON_FAILED, keep, write_note
 from tests.fakes.builders import sampled
 from tests.fakes.proc import GIB_KIB, FakeProc
 
@@ -208,6 +209,23 @@ def test_only_root_may(bench):
 
 
 # Swap: what is done, and how it is given up.
+
+
+@pytest.mark.parametrize(
+    ("effective", "may"), [("000001ffffffffff", True), ("00000000a80425fb", False)]
+)
+def test_root_in_a_sandbox_that_may_not_switch_swap_says_so_and_begins_nothing(
+    bench, effective, may
+):
+    half_full(bench)
+    bench.proc.write("proc/self/status", f"Uid:\t0\t0\t0\t0\nThreads:\t1\nCapEff:\t{effective}\n")
+    planned = bench.plan("swap")
+
+    assert isinstance(planned, Plan) is may
+    if not may:
+        assert "CAP_SYS_ADMIN is missing here" in planned.why
+        assert "forestall install" in planned.why
+    assert bench.errands == []
 
 
 def test_recycling_reports_what_came_back(bench):
@@ -590,6 +608,156 @@ def test_the_errand_of_an_area_that_is_none_fails_with_the_kernels_reason():
         status = errand.wait(1000)
 
     assert status in {errno.ENOENT, errno.EPERM, errno.ENOSYS}
+
+
+class Area:
+    """A swap area for a keeper: files say what was done, since two processes do it."""
+
+    def __init__(self, folder):
+        self.off, self.log = folder / "off", folder / "log"
+        self.log.touch()
+
+    def switch_off(self):
+        self.off.touch()
+        return 0
+
+    def switch_on(self):
+        with self.log.open("a") as log:
+            log.write("on ")
+        if not self.off.exists():
+            return errno.EBUSY
+        self.off.unlink()
+        return 0
+
+
+def kept(off, on):
+    """The keeper changes its own signal handlers, so it has a process of its own."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(keep(off, on))
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def killed(after=lambda: None):
+    def off():
+        after()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return off
+
+
+def test_whoever_switches_off_is_killed_the_keeper_switches_on_again(tmp_path):
+    """As in a guest: swapoff had emptied the area, and its caller died before swapon."""
+    area = Area(tmp_path)
+
+    assert kept(killed(area.switch_off), area.switch_on) == 0
+    assert not area.off.exists()
+
+
+def test_a_child_that_is_killed_before_the_area_is_off_leaves_it_in_use(tmp_path):
+    area = Area(tmp_path)
+
+    assert kept(killed(), area.switch_on) == ENDED
+    assert not area.off.exists()
+
+
+def test_an_interrupted_call_is_told_and_the_area_is_tried(tmp_path):
+    area = Area(tmp_path)
+
+    assert kept(lambda: errno.EINTR, area.switch_on) == errno.EINTR
+    assert area.log.read_text() == "on "
+
+
+def test_what_was_refused_is_not_switched_on(tmp_path):
+    """Somebody else may have switched it off on purpose meanwhile."""
+    area = Area(tmp_path)
+
+    assert kept(lambda: errno.EINVAL, area.switch_on) == errno.EINVAL
+    assert area.log.read_text() == ""
+
+
+def test_an_area_that_cannot_be_switched_on_is_told_apart(tmp_path):
+    area = Area(tmp_path)
+
+    assert kept(area.switch_off, lambda: errno.ENOMEM) == SWAPON_FAILED
+
+
+def test_a_signal_to_the_keeper_interrupts_the_child_and_the_area_is_on(tmp_path):
+    area = Area(tmp_path)
+    ready, told = os.pipe()
+
+    def off():
+        area.switch_off()
+        os.write(told, b".")
+        signal.pause()
+        return 0
+
+    keeper = os.fork()
+    if keeper == 0:
+        os._exit(keep(off, area.switch_on))
+    os.read(ready, 1)
+    os.kill(keeper, signal.SIGINT)
+    status = os.waitstatus_to_exitcode(os.waitpid(keeper, 0)[1])
+    os.close(ready)
+    os.close(told)
+
+    assert status == 0
+    assert not area.off.exists()
+
+
+def test_the_keeper_of_swap_may_be_interrupted_but_not_killed():
+    keeper, other = Errand("recycle", "/nonexistent/area", "5"), Errand("nothing")
+    for errand in (keeper, other):
+        errand.end()
+
+    assert not keeper._killable
+    assert other._killable
+
+
+def test_a_recycling_that_was_killed_as_a_whole_is_mended_once(bench):
+    note = bench.proc.write("run/forestall-recycling", f"5 {DISK}\n")
+    bench.areas()
+    first, second = bench.plan("swap"), bench.plan("swap")
+
+    assert bench.swapons == [(DISK.encode(), 5)]
+    assert "was left switched off by a recycling that was killed" in first.why
+    assert "next to nothing" in second.why
+    assert not note.exists()
+
+
+def test_while_another_recycling_is_under_way_nothing_is_begun_or_mended(bench):
+    note = bench.proc.write("run/forestall-recycling", "")
+    fd = write_note(str(note), f"5 {DISK}\n".encode())
+    bench.areas()
+    bench.proc.write("proc/swaps", "Filename Type Size Used Priority\n")
+    planned, tools = bench.plan("swap"), bench.tools()
+    mended = swap.mend(tools)
+    os.close(fd)
+    again = swap.mend(tools)
+    tools.close()
+
+    assert "still under way" in planned.why
+    assert mended == ""
+    assert "it is on again" in again
+    assert bench.swapons == [(DISK.encode(), 5)]
+
+
+def test_the_note_of_an_area_that_is_in_use_is_taken_away(bench):
+    note = bench.proc.write("run/forestall-recycling", f"5 {DISK}\n")
+    half_full(bench)
+
+    assert isinstance(bench.plan("swap"), Plan)
+    assert bench.swapons == []
+    assert not note.exists()
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "5", "x /dev/vdc", "\0\0 \xff"])
+def test_a_note_that_is_none_changes_nothing(bench, text):
+    bench.proc.write("run/forestall-recycling", text)
+    half_full(bench)
+
+    assert isinstance(bench.plan("swap"), Plan)
+    assert bench.swapons == []
 
 
 def test_errands_have_a_group_of_their_own(tmp_path):

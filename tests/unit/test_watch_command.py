@@ -25,6 +25,13 @@ def test_json_is_one_object_per_line():
     assert first["available_bytes"] > 0
 
 
+def test_a_level_that_holds_from_the_start_is_shown_once():
+    levels = ["--low", "0.001", "--medium", "99", "--critical", "100"]
+    done = CliRunner().invoke(command, ["--duration", "1", "--json", *levels])
+
+    assert [json.loads(line)["reason"] for line in done.output.splitlines()] == ["asked"]
+
+
 def test_critical_alerts_and_suggests():
     done = CliRunner().invoke(command, ["--duration", "1.5", *EVERYTHING_IS_CRITICAL])
 

@@ -25,6 +25,12 @@ from forestall.admin.herald_unit import (
     render_agent_unit,
     render_herald_unit,
 )
+from forestall.admin.swap_grant import (
+    GRANT_FILE,
+    GRANT_FOLDER,
+    render_swap_grant,
+    swap_triggers,
+)
 from forestall.admin.unit_file import LAUNCHER, PREFIX, PYTHON, UNIT_NAME, render_unit
 from forestall.config.errors import ConfigError
 from forestall.config.example import example_settings
@@ -178,6 +184,7 @@ class Installer:
         prefix = self._wish.prefix
         self._write(manifest, HERALD_FILE, render_herald_unit(prefix=prefix, python=PYTHON), 0o644)
         self._write(manifest, AGENT_FILE, render_agent_unit(launcher=LAUNCHER), 0o644)
+        self._grant_swap(manifest)
         if self._real:
             check([self._at(self._wish.prefix), self._at(LAUNCHER), self._at(UNIT_FILE)])
         if not self._use_systemd:
@@ -283,6 +290,20 @@ class Installer:
         beside.rename(target)
         self._say(path)
 
+    def _grant_swap(self, manifest: Manifest) -> None:
+        """Let the service switch swap off and on if the settings ask for it, else not."""
+        asked = swap_triggers(load(root=self._wish.root).rules)
+        if asked:
+            self._write(manifest, GRANT_FILE, render_swap_grant(), 0o644)
+            self._say(
+                f"the settings have swap recycled ({', '.join(asked)}): for that the service gets "
+                "CAP_SYS_ADMIN, swapon and swapoff, and the block devices; without such a "
+                "trigger, the next install takes them back"
+            )
+        elif GRANT_FILE in manifest.files:
+            self._remove_file(GRANT_FILE, manifest.files.pop(GRANT_FILE), purge=False)
+            self._save(manifest)
+
     def _save(self, manifest: Manifest) -> None:
         (self._at(self._wish.prefix) / MANIFEST).write_text(manifest.to_json())
 
@@ -332,7 +353,8 @@ class Installer:
 
     def _leave_folders(self) -> None:
         """Remove our folders where nothing of anybody's is left in them."""
-        for path in ("/etc/forestall/forestall.toml.d", "/etc/forestall", STATE_FOLDER):
+        folders = ("/etc/forestall/forestall.toml.d", "/etc/forestall", STATE_FOLDER, GRANT_FOLDER)
+        for path in folders:
             target = self._at(path)
             if not target.is_dir():
                 continue

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,6 +30,9 @@ _FILES = click.option(
 )
 
 
+_AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print what became of it as JSON.")
+
+
 @click.group()
 def command() -> None:
     """Send an alert on the channels of the settings, past the spool and at once."""
@@ -36,31 +40,38 @@ def command() -> None:
 
 @command.command()
 @click.argument("channel", required=False)
+@_AS_JSON
 @_FILES
 @click.pass_context
-def test(ctx: click.Context, channel: str | None, files: tuple[Path, ...]) -> None:
+def test(ctx: click.Context, channel: str | None, files: tuple[Path, ...], as_json: bool) -> None:
     """Send a test on every channel, or on one, and say what became of it.
 
     Ends with 1 when a channel did not take it. Run as root it reads the secrets
     in /etc/credstore itself; herald is given them by systemd.
     """
     sentence = "This is a test; nothing is wrong."
-    ctx.exit(_send_all(_chosen(channel, files), _letter("test", sentence)))
+    ctx.exit(_send_all(_chosen(channel, files), _letter("test", sentence), as_json=as_json))
 
 
 @command.command()
 @click.argument("message", nargs=-1, required=True)
 @click.option("--channel", metavar="NAME", help="Only on this channel.")
+@_AS_JSON
 @_FILES
 @click.pass_context
 def send(
-    ctx: click.Context, message: tuple[str, ...], channel: str | None, files: tuple[Path, ...]
+    ctx: click.Context,
+    message: tuple[str, ...],
+    channel: str | None,
+    files: tuple[Path, ...],
+    as_json: bool,
 ) -> None:
     """Send a message of your own on every channel, or on one.
 
     Ends with 1 when a channel did not take it.
     """
-    ctx.exit(_send_all(_chosen(channel, files), _letter("alert", " ".join(message))))
+    letter = _letter("alert", " ".join(message))
+    ctx.exit(_send_all(_chosen(channel, files), letter, as_json=as_json))
 
 
 def _chosen(name: str | None, files: tuple[Path, ...]) -> list[Channel]:
@@ -79,17 +90,25 @@ def _letter(what: str, sentence: str) -> Letter:
     return write([read_event(0, raw)])
 
 
-def _send_all(channels: list[Channel], letter: Letter) -> int:
-    console = out()
-    failed = 0
+def _send_all(channels: list[Channel], letter: Letter, *, as_json: bool) -> int:
+    rows = []
     for channel in channels:
         outcome = deliver(channel, letter, environment=os.environ, wall_ns=wall_ns())
-        line = styled(f"{channel.name} ({channel.kind}): ", "bold")
-        if isinstance(outcome, Sent):
-            console.print(line + styled("sent", "green"))
-        else:
-            failed += 1
-            console.print(line + styled(f"not sent: {safe(outcome.why)}", "red"))
-    if not channels:
-        console.print("there is no channel in the settings")
-    return 1 if failed else 0
+        row = {"channel": channel.name, "type": channel.kind, "sent": isinstance(outcome, Sent)}
+        rows.append({**row, "why": "" if isinstance(outcome, Sent) else outcome.why})
+        if not as_json:
+            # At once: the next one may take its whole time limit.
+            _show(rows[-1])
+    if as_json:
+        click.echo(json.dumps(rows))
+    elif not rows:
+        out().print("there is no channel in the settings")
+    return 0 if all(row["sent"] for row in rows) else 1
+
+
+def _show(row: dict[str, Any]) -> None:
+    line = styled(f"{row['channel']} ({row['type']}): ", "bold")
+    if row["sent"]:
+        out().print(line + styled("sent", "green"))
+    else:
+        out().print(line + styled(f"not sent: {safe(row['why'])}", "red"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from forestall.cli.console import out, safe, styled
 from forestall.core.units import human_ns
+from forestall.herald.engine import ALIVE_NS
 from forestall.herald.errors import HeraldError
 from forestall.herald.letter import title
 from forestall.herald.moments import utc
@@ -22,6 +24,8 @@ from forestall.kernel.clock import wall_ns
 if TYPE_CHECKING:
     from forestall.herald.spool import Row
 
+STALE_NS = 3 * ALIVE_NS
+"""herald writes a sign of life every minute."""
 _STYLES = {SENT: "green", WAITING: "yellow", FAILED: "red"}
 
 
@@ -42,6 +46,11 @@ def command(ctx: click.Context, as_json: bool, limit: int, spool: str | None) ->
     Ends with 1 when something waits or has failed. The spool is root's to read.
     """
     path = spool or spool_path(os.environ)
+    if _is_missing(path):
+        raise HeraldError(
+            f"there is no spool at {path}: herald has not run here; "
+            "try: systemctl enable --now forestall-herald"
+        )
     try:
         seen = _look(path, limit)
     except (sqlite3.Error, ValueError) as error:
@@ -54,6 +63,16 @@ def command(ctx: click.Context, as_json: bool, limit: int, spool: str | None) ->
     ctx.exit(1 if any(one["waiting"] or one["failed"] for one in seen["channels"]) else 0)
 
 
+def _is_missing(path: str) -> bool:
+    try:
+        Path(path).stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # Perhaps only hidden from us; opening it will tell.
+    return False
+
+
 def _look(path: str, limit: int) -> dict[str, Any]:
     spool = Spool(path, lambda _sentence: None, read_only=True)
     try:
@@ -61,6 +80,7 @@ def _look(path: str, limit: int) -> dict[str, Any]:
             "channels": [_channel(spool, name) for name in spool.channels()],
             "received": spool.count("received"),
             "lost": spool.count("lost"),
+            "written_ns": int(spool.fact("alive") or 0),
             "letters": [
                 _letter(row)
                 for state in (WAITING, FAILED, SENT)
@@ -98,6 +118,15 @@ def _letter(row: Row) -> dict[str, Any]:
 
 def _show(seen: dict[str, Any]) -> None:
     console = out()
+    age_ns = wall_ns() - seen["written_ns"]
+    if seen["channels"] and age_ns > STALE_NS:
+        console.print(
+            styled(
+                f"herald wrote this {human_ns(age_ns)} ago: it does not run, or its disk takes "
+                "nothing (journalctl -u forestall-herald)",
+                "yellow",
+            )
+        )
     console.print(f"{seen['received']} events received, {seen['lost']} lost on the way")
     for one in seen["channels"]:
         counts = ", ".join(f"{one[name]} {name}" for name in (SENT, WAITING, "held", FAILED))

@@ -7,13 +7,18 @@ import json
 import click
 
 from forestall.cli import exits
-from forestall.cli.console import out, safe
+from forestall.cli.console import err, out, safe
 from forestall.config import forms
 from forestall.relief import actions
 from forestall.relief.outcome import Refusal
 
 _dry_run = click.option("--dry-run", is_flag=True, help="Say what it would gain, and do nothing.")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+
+_GIVEN_UP = (
+    "given up; swap stays in use with its priority (the kernel may first read back all of the "
+    "process it is at)"
+)
 
 
 @click.group()
@@ -79,7 +84,11 @@ def _clean(action: str, *, dry_run: bool, as_json: bool, want_bytes: int | None 
         return exits.FINE.code
     if not as_json:
         _say(planned.sentence)
-    outcome = actions.perform(action, want_bytes=want_bytes)
+    try:
+        outcome = actions.perform(action, want_bytes=want_bytes)
+    except KeyboardInterrupt:
+        err().print(_GIVEN_UP)
+        raise
     _report(actions.describe(outcome), outcome.sentence, as_json=as_json)
     return exits.PROBLEM.code if isinstance(outcome, Refusal) else exits.FINE.code
 

@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING
 import click
 
 from forestall.cli.console import out, safe, styled
-from forestall.config.lint import lint
+from forestall.config.lint import Finding, lint
 from forestall.config.read import load
 from forestall.config.show import defaults, render
+from forestall.config.suggest import did_you_mean
+from forestall.guard.journal import KINDS
+from forestall.herald.event import OWN_KINDS
 from forestall.inspect.surroundings import read_surroundings
 
 if TYPE_CHECKING:
-    from forestall.config.lint import Finding
+    from collections.abc import Iterable, Iterator
+
+    from forestall.config.alerts import Channel
 
 _FILES = click.option(
     "--config",
@@ -40,7 +45,7 @@ def check(ctx: click.Context, files: tuple[Path, ...]) -> None:
     """
     settings = load(files or None)
     read = ", ".join(settings.files) or "no settings files; everything has its default"
-    findings = lint(settings, read_surroundings())
+    findings = [*lint(settings, read_surroundings()), *unknown_kinds(settings.channels)]
     console = out()
     console.print(styled(read, "dim"))
     for finding in findings:
@@ -59,6 +64,18 @@ def show(files: tuple[Path, ...], only_defaults: bool, plain: bool) -> None:
     """Print all settings in force as TOML, each with where it came from."""
     settings = defaults() if only_defaults else load(files or None)
     click.echo(render(settings, origins=not plain), nl=False)
+
+
+def unknown_kinds(channels: Iterable[Channel]) -> Iterator[Finding]:
+    """Find kinds of events that channels wait for and nobody tells."""
+    known = {*KINDS, *OWN_KINDS}
+    for channel in channels:
+        for kind in sorted(set(channel.keys["events"]) - known):
+            yield Finding(
+                f"alerts.{channel.name}.events",
+                f"{safe(kind)!r} is no kind of event{did_you_mean(kind, known)}",
+                "docs/events.md has them all; this one never comes",
+            )
 
 
 def print_finding(finding: Finding) -> None:

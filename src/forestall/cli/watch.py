@@ -70,12 +70,28 @@ def command(
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     show = _show_json if as_json else _show
-    show(monitor.current())
-    monitor.add_handler(show)
+    first = monitor.current()
+    show(first)
+    monitor.add_handler(_Following(first, show))
     try:
         monitor.run(duration)
     except KeyboardInterrupt:
         monitor.stop()
+        raise
+
+
+class _Following:
+    """Shows what comes after a first event, but not that one again: its level is news to others."""
+
+    def __init__(self, first: PressureEvent, show: Callable[[PressureEvent], None]) -> None:
+        self._known = first.level
+        self._show = show
+
+    def __call__(self, event: PressureEvent) -> None:
+        """Show an event unless it only repeats the first."""
+        known, self._known = self._known, ""
+        if event.reason != "level" or event.level != known:
+            self._show(event)
 
 
 def _handlers(*, as_json: bool, clean: bool) -> list[Handler]:

@@ -9,20 +9,19 @@ from __future__ import annotations
 import marshal
 import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
 
 from forestall.core.codec import encode
 from forestall.core.rules import Options
-from forestall.core.value import replace
+from forestall.core.value import TYPE_CHECKING, replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import NoReturn
 
     from forestall.core.rules import Rules
 
 FLAGS = ("-I", "-S", "-E")
-PACKAGE = str(Path(__file__).resolve().parents[1])
+PACKAGE = os.path.realpath(__file__).rpartition("/config/")[0]
 
 
 def hand_over(rules: Rules, options: Options, *, foreground: bool) -> bytes:

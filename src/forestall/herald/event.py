@@ -157,7 +157,12 @@ def clean(raw: object, characters_max: int = TEXT_CHARACTERS_MAX) -> str:
     """Make foreign text one harmless line of bounded length; what is no text is empty."""
     if not isinstance(raw, str) or not raw:
         return ""
-    text = plain(raw[:characters_max])
+    cut = raw[:characters_max]
+    try:
+        text = plain(cut)
+    except UnicodeEncodeError:
+        # JSON can hold half of a surrogate pair, which no file name or process name can.
+        text = plain(cut.encode("utf-8", "replace").decode())
     return text if len(text) <= characters_max else text[: characters_max - 1] + "…"
 
 

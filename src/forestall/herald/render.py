@@ -32,6 +32,8 @@ TERMINAL_CHARACTERS_MAX = 160
 NOTE_CHARACTERS_MAX = 500
 ENVIRONMENT_CHARACTERS_MAX = 4000
 
+_BREAKABLE = re.compile(r"@|\](?=[(:\[])|:(?=//)|www(?=\.)")
+"""After these Slack's and Mattermost's markup would begin a mention or a link."""
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~>:<@])")
 _LOOKALIKES = str.maketrans({"<": "‹", ">": "›", "&": "＆"})  # noqa: RUF001 - that is the point
 
@@ -46,9 +48,10 @@ def slack(letter: Letter) -> dict[str, Any]:
     """For Slack: a plain-text block, which has no markup at all, and an escaped fallback.
 
     The fallback is what Mattermost and notifications show: ``&<>`` are written as
-    Slack asks, and an invisible space keeps ``@channel`` from calling everybody.
+    Slack asks, and invisible spaces keep ``@channel`` from calling everybody and
+    Mattermost from making links and pictures.
     """
-    body = text(letter, SLACK_CHARACTERS_MAX).replace("@", "@\u200b")
+    body = _BREAKABLE.sub("\\g<0>\u200b", text(letter, SLACK_CHARACTERS_MAX))
     return {
         "text": html.escape(body[:SLACK_CHARACTERS_MAX], quote=False),
         "mrkdwn": False,

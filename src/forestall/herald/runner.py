@@ -97,6 +97,7 @@ class Runner:
         self._inbox: SimpleQueue[tuple[str, Any]] = SimpleQueue()
         self._room = threading.BoundedSemaphore(EVENTS_WAITING_MAX)
         self._ending = threading.Event()
+        self._stopping = False
         self._outboxes: dict[str, SimpleQueue[Parcel]] = {}
         self._away = 0
         self._top: list[dict[str, Any]] = []
@@ -107,7 +108,11 @@ class Runner:
         )
 
     def stop(self) -> None:
-        """Ask for an end; may be called from a signal handler or another thread."""
+        """Ask for an end; may be called from a signal handler or another thread.
+
+        What waits in the inbox is left: the guard, or the next herald, still has it.
+        """
+        self._stopping = True
         self._inbox.put(("stop", None))  # Re-entrant, unlike Queue.
 
     def run(self) -> None:
@@ -122,11 +127,16 @@ class Runner:
         self._ending.set()
         self._engine.stop(wall_ns())
         self._part()
+        lost = self._engine.leave()
+        if lost:
+            complain(f"{lost} events are lost: they were not sent, and are in memory only")
         self._spool.close()
 
     # This thread.
 
     def _turn(self) -> bool:
+        if self._stopping:
+            return False
         self._dispatch()
         try:
             kind, what = self._inbox.get(timeout=self._engine.wait_ns(now_ns(), wall_ns()) / SECOND)

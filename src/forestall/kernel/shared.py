@@ -106,7 +106,9 @@ def tmpfs_usage(root: str = "/") -> tuple[Usage, ...]:
     """
     base = root.rstrip("/")
     found: dict[str, Usage] = {}
-    for mount in mounts_of(read_whole(f"{base}/proc/self/mountinfo")):
+    # Of mounts at one place only the last can be seen: asking for the others would count it twice.
+    mounts = mounts_of(read_whole(f"{base}/proc/self/mountinfo"))
+    for mount in {mount.path: mount for mount in mounts}.values():
         if mount.kind != "tmpfs" or mount.device in found:
             continue
         try:

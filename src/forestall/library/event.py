@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from forestall.core.value import TYPE_CHECKING, value
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Process:
     """One of the large users of memory; also reads like a dict, as in ``process["pid"]``."""
 
@@ -18,12 +20,16 @@ class Process:
 
     def __getitem__(self, field: str) -> Any:  # noqa: ANN401 - each field has its own type
         """Return a field by its name."""
-        if field not in self.__slots__:
+        if field not in self._fields:  # type: ignore[attr-defined]
             raise KeyError(field)
         return getattr(self, field)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data, for JSON."""
+        return self._asdict()  # type: ignore[attr-defined,no-any-return]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@value
 class Victim:
     """Who would go if something had to go now."""
 
@@ -34,8 +40,12 @@ class Victim:
     frees_bytes: int | None
     why: str
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data, for JSON."""
+        return self._asdict()  # type: ignore[attr-defined,no-any-return]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@value
 class PressureEvent:
     """How memory stands, and why this is told now."""
 
@@ -56,7 +66,11 @@ class PressureEvent:
     time_left_s: float | None = None
     """Until memory and swap are gone at the present pace; None when they are not falling."""
     reason: str = "asked"
-    """``level`` changed; still ``critical``; a ``warning`` of the guard; or ``asked`` for."""
+    """``level`` changed; still ``critical``; a ``warning`` of the guard; a ``kill``, by whom
+    ``what`` tells; or ``asked`` for."""
+    what: str = ""
+    """The kind of the guard's event (docs/events.md), if it was the guard: ``warning``,
+    ``decision``, ``ended``, ``kernel-kill``, ``other-kill``, …"""
     sentence: str = ""
     """What the guard said, if it was the guard."""
     source: str = "own"
@@ -76,4 +90,8 @@ class PressureEvent:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
-        return asdict(self)
+        plain: dict[str, Any] = self._asdict()  # type: ignore[attr-defined]
+        victim = self.likely_victim
+        plain["top_processes"] = [process.as_dict() for process in self.top_processes]
+        plain["likely_victim"] = None if victim is None else victim.as_dict()
+        return plain

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
 
 from forestall.core.units import SECOND, human_bytes, human_ns
+from forestall.core.value import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

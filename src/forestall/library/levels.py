@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from forestall.core.model import Level
 from forestall.core.rules import DEFAULT_RULES, LevelRule, Rules
-from forestall.core.value import replace
+from forestall.core.value import TYPE_CHECKING, replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

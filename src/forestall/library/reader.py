@@ -7,7 +7,6 @@ read is left out (no victim, no time left); memory that cannot be read raises.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from forestall.core.census import Census, count
 from forestall.core.events import Sampled
@@ -18,11 +17,13 @@ from forestall.core.signals import level_of
 from forestall.core.standing import Matcher
 from forestall.core.trend import Trail, extend, time_left_ns
 from forestall.core.units import SECOND
+from forestall.core.value import TYPE_CHECKING
 from forestall.kernel.confinement import own_confinements
 from forestall.kernel.errors import KernelError
 from forestall.kernel.processes import ProcessTable
 from forestall.kernel.sampler import Sampler
 from forestall.library.event import PressureEvent, Process, Victim
+from forestall.library.stream import KILLS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -139,7 +140,8 @@ class Reader:
             likely_victim=_guards_victim(news) or self.victim(),
             time_left_s=None if left_ns is None else left_ns / SECOND,
             reason=reason,
-            sentence=str(news.get("sentence") or ""),
+            what=str(news.get("what") or ""),
+            sentence=_harmless(news.get("sentence")),
             source="guard" if news else "own",
             limit=self.limit.removeprefix(self._sys_folder) or "/" if self.limit else "",
         )
@@ -209,13 +211,20 @@ def _try_narrow(confinement: Confinement, machine: Memory) -> Memory | None:
 
 def _guards_victim(news: Mapping[str, Any]) -> Victim | None:
     pid = news.get("pid")
-    if not isinstance(pid, int):
-        return None
+    if not isinstance(pid, int) or news.get("what") in KILLS:
+        return None  # Who was killed is not the next one to go.
     processes, frees = news.get("processes"), news.get("frees_bytes")
     return Victim(
         pid=pid,
-        name=str(news.get("name") or ""),
+        name=_harmless(news.get("name")),
         processes=processes if isinstance(processes, int) else 1,
         frees_bytes=frees if isinstance(frees, int) else None,
-        why=str(news.get("why") or news.get("sentence") or ""),
+        why=_harmless(news.get("why") or news.get("sentence")),
     )
+
+
+def _harmless(text: object) -> str:
+    # A guard escapes what it tells; but who answers at a socket need not be one.
+    if not isinstance(text, str) or not text:
+        return ""
+    return plain(text.encode("utf-8", "replace").decode())

@@ -6,23 +6,26 @@ Rule: without a guard nothing is lost but the news. The thread ends with stop().
 from __future__ import annotations
 
 import os
-import socket
 import threading
-from typing import TYPE_CHECKING
 
 from forestall.config.launch import user_socket
-from forestall.control.client import Client
 from forestall.control.errors import ControlError, Unreachable
 from forestall.core.rules import Options
+from forestall.core.value import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
+
+    from forestall.control.client import Client
 
 RETRY_S = 30.0
 ANSWER_S = 0.5
 """How long the guard may take to say who is next; a guard at work has better things to do."""
-WORTH_TELLING = frozenset({"level", "critical", "warning", "decision"})
+WARNINGS = frozenset({"warning", "decision"})
+KILLS = frozenset({"ended", "kernel-kill", "other-kill"})
+"""By the guard, by the kernel, by another killer."""
+WORTH_TELLING = frozenset({"level", "critical"}) | WARNINGS | KILLS
 
 
 class GuardStream:
@@ -66,7 +69,7 @@ class GuardStream:
         if client is None or not self._heard:
             return {}
         try:
-            with Client(client.path, timeout_s=ANSWER_S) as second:
+            with type(client)(client.path, timeout_s=ANSWER_S) as second:
                 status = second.call("GetStatus").get("status")
         except ControlError:
             return {}
@@ -84,6 +87,9 @@ class GuardStream:
             self._stop.wait(RETRY_S)
 
     def _connect(self) -> Client:
+        # Here, in its thread: sockets and JSON are half of what importing us would cost.
+        from forestall.control.client import Client  # noqa: PLC0415
+
         error: Unreachable | None = None
         for path in self._paths:
             try:
@@ -113,12 +119,20 @@ class GuardStream:
             client.close()
 
 
+def rank(news: Mapping[str, Any]) -> tuple[bool, bool, bool]:
+    """Order what came within one look: a kill says more than a warning, who it is more than not."""
+    what = news.get("what")
+    return what in KILLS, what in WARNINGS, bool(news.get("pid"))
+
+
 def _own_socket() -> str:
     return user_socket(os.geteuid(), os.environ)
 
 
 def _hang_up(client: Client) -> None:
     # Closing a descriptor does not wake who waits on it; shutting the connection down does.
+    import socket  # noqa: PLC0415 - the client has imported it
+
     try:
         with socket.socket(fileno=os.dup(client.fileno())) as other:
             other.shutdown(socket.SHUT_RDWR)

@@ -5,26 +5,28 @@ What a handler cannot take in time is dropped, oldest first, and counted.
 
 from __future__ import annotations
 
-import inspect
 import queue
 import threading
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+
+from forestall.core.value import TYPE_CHECKING, value
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable
     from concurrent.futures import Future
+    from typing import Any
 
     from forestall.library.event import PressureEvent
 
     Handler = Callable[[PressureEvent], object] | Callable[[PressureEvent], Awaitable[object]]
 
 WAITING_MAX = 32
+_CO_COROUTINE = 0x80
+"""Source: inspect.CO_COROUTINE; inspect itself takes longer to import than all of us."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class HandlerReport:
     """How a handler is doing."""
 
@@ -35,6 +37,17 @@ class HandlerReport:
     busy_s: float | None
     """How long it has been at work on one event; None while it is idle."""
     last_error: str
+
+
+def is_coroutine_function(handler: object) -> bool:
+    """Tell whether calling it makes a coroutine: functions, methods, partials, objects."""
+    while hasattr(handler, "func") and hasattr(handler, "keywords"):
+        handler = handler.func  # functools.partial
+    for one in (handler, type(handler).__call__):
+        code = getattr(getattr(one, "__func__", one), "__code__", None)
+        if code is not None:
+            return bool(code.co_flags & _CO_COROUTINE)
+    return False
 
 
 def put_newest(waiting: queue.Queue[Any], item: object) -> int:
@@ -75,7 +88,7 @@ class Worker:
         on_error: Callable[[str, BaseException], None],
     ) -> None:
         self.name = getattr(handler, "__qualname__", None) or type(handler).__name__
-        self._asynchronous = inspect.iscoroutinefunction(handler)
+        self._asynchronous = is_coroutine_function(handler)
         if self._asynchronous and loop is None:
             raise TypeError(f"{self.name} is a coroutine function: use 'async with'")
         self._handler = handler

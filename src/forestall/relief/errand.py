@@ -17,6 +17,8 @@ from forestall.kernel.files import read_whole
 if TYPE_CHECKING:
     from typing import Protocol
 
+    Step = tuple[signal.Signals, int]
+
     class Running(Protocol):
         """An errand under way; the real one, or a test's."""
 
@@ -27,12 +29,16 @@ if TYPE_CHECKING:
             """CPU time it has used; what it did not use it waited."""
 
         def end(self) -> int | None:
-            """Give it up; the status, or None if it cannot be ended."""
+            """Give it up; the status, or None if it goes on for now."""
 
 
 INTERRUPT_MS = 10_000
 KILL_MS = 10_000
+KEEPER_MS = 1_000
+"""It ends when the kernel lets go, soon or in minutes; relief has more urgent work than to wait."""
 UNKNOWN_STATUS = 255
+KEEPER = "recycle"
+"""The mode of the worker that is never killed."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
 _NS_PER_SECOND = 1_000_000_000
 
@@ -47,6 +53,9 @@ class Errand:
     """
 
     def __init__(self, *arguments: str) -> None:
+        _reap_what_was_left()
+        # Who switches swap on again must not be killed.
+        self._killable = arguments[:1] != (KEEPER,)
         worker = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker.py")
         command = [sys.executable, "-I", "-S", "-E", worker, *arguments]
         # A group of its own: Ctrl-C is for us, and we decide what becomes of the errand.
@@ -79,21 +88,24 @@ class Errand:
         return self._status
 
     def cpu_ns(self) -> int:
-        """CPU time it has used so far; zero when that cannot be read.
-
-        Source: proc(5): fields 14 and 15 of /proc/PID/stat, in clock ticks.
-        """
+        """CPU time it and its child have used so far; zero when that cannot be read."""
         try:
-            raw = read_whole(f"/proc/{self.pid}/stat")
-            fields = raw[raw.rfind(b")") + 1 :].split()
-            ticks = int(fields[11]) + int(fields[12])
-        except (OSError, KernelError, IndexError, ValueError):
-            return 0
+            children = read_whole(f"/proc/{self.pid}/task/{self.pid}/children").split()
+        except (OSError, KernelError):
+            children = []
+        ticks = _ticks_of(str(self.pid))
+        ticks += sum(_ticks_of(child.decode()) for child in children)
         return ticks * _NS_PER_SECOND // os.sysconf("SC_CLK_TCK")
 
     def end(self) -> int | None:
-        """Interrupt it, then kill it; None if it is stuck in the kernel even so."""
-        for number, patience_ms in ((signal.SIGINT, INTERRUPT_MS), (signal.SIGKILL, KILL_MS)):
+        """Interrupt it, then kill it; None if it is stuck in the kernel even so.
+
+        Whoever recycles swap is not killed: it ends by itself once the kernel lets go.
+        """
+        steps: tuple[Step, ...] = ((signal.SIGINT, KEEPER_MS),)
+        if self._killable:
+            steps = ((signal.SIGINT, INTERRUPT_MS), (signal.SIGKILL, KILL_MS))
+        for number, patience_ms in steps:
             if self._status is not None:
                 break
             try:
@@ -101,6 +113,8 @@ class Errand:
             except ProcessLookupError:
                 pass  # it has just ended, and wait takes its status
             self.wait(patience_ms)
+        if self._status is None:
+            _left.append(self)
         return self._status
 
     def _reap(self) -> int:
@@ -110,3 +124,21 @@ class Errand:
             # The program we live in reaps everybody's children.
             return UNKNOWN_STATUS
         return os.waitstatus_to_exitcode(status) & 0xFF
+
+
+_left: list[Errand] = []
+"""Those that went on when they were given up, to be waited for some day."""
+
+
+def _reap_what_was_left() -> None:
+    _left[:] = [errand for errand in _left if errand.wait(0) is None]
+
+
+def _ticks_of(pid: str) -> int:
+    """Return clock ticks used; source: proc(5), fields 14 and 15 of /proc/PID/stat."""
+    try:
+        raw = read_whole(f"/proc/{pid}/stat")
+        fields = raw[raw.rfind(b")") + 1 :].split()
+        return int(fields[11]) + int(fields[12])
+    except (OSError, KernelError, IndexError, ValueError):
+        return 0

@@ -57,6 +57,7 @@ class Relief:
     def run(self) -> None:
         """Serve until the guard is gone."""
         while True:
+            self._mend()
             message, fd = receive(self._end)
             if message is None:
                 return
@@ -99,6 +100,25 @@ class Relief:
             return describe(perform(action, tools=tools))
         finally:
             tools.close()
+
+    def _mend(self) -> None:
+        """Switch swap on again that a service killed in the middle of recycling left off."""
+        from forestall.relief.worker import NOTE  # noqa: PLC0415 - as above
+
+        if not os.path.exists(NOTE):
+            return
+        from forestall.relief import swap  # noqa: PLC0415 - as above
+        from forestall.relief.tools import Tools  # noqa: PLC0415
+
+        tools = Tools()
+        try:
+            done = swap.mend(tools)
+        except OSError as error:
+            done = str(error)
+        finally:
+            tools.close()
+        if done:
+            self._tell({"op": "declined", "action": swap.ACTION, "why": done})
 
     def _wanted(self) -> str:
         """Say that the guard wants something else, or is gone: both are more urgent."""

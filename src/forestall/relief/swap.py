@@ -8,15 +8,20 @@ the machine has no swap at all.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import re
 
 from forestall.core.units import MIB, SECOND, human_bytes
 from forestall.core.value import TYPE_CHECKING
+from forestall.kernel.errors import KernelError
+from forestall.kernel.features import CAPABILITIES
 from forestall.kernel.files import read_whole
 from forestall.kernel.parse import parse_swaps
+from forestall.kernel.parse_process import parse_status
 from forestall.relief.outcome import Done, Plan, Refusal
-from forestall.relief.worker import SWAPON_FAILED
+from forestall.relief.worker import NOTE, SWAPON_FAILED
 
 if TYPE_CHECKING:
     from forestall.core.model import Memory
@@ -29,6 +34,16 @@ WORTH_BYTES = 1 * MIB
 MARGIN_SHARE = 0.10
 MARGIN_BYTES_MIN = 128 * MIB
 DEADLINE_NS = 180 * SECOND
+UNDER_WAY = "another recycling is still under way"
+GOES_ON = (
+    "it was given up, but the kernel first reads back all of the process it is at; "
+    "then the area is in use as before"
+)
+"""The kernel looks for signals between two processes only; see relief.worker."""
+NOT_GRANTED = (
+    "CAP_SYS_ADMIN is missing here, so swap cannot be switched off and on; the service gets it by "
+    "forestall install, once a trigger asks for it"
+)
 _DELETED = " (deleted)"
 
 
@@ -42,6 +57,10 @@ def plan(tools: Tools) -> Plan | Refusal:
 
     Raises: OSError; KernelError.
     """
+    if tools.uid == 0:
+        why = UNDER_WAY if is_under_way(tools) else mend(tools)
+        if why:
+            return Refusal(ACTION, why)
     areas = areas_of(tools)
     used = sum(area.used_bytes for area in areas)
     if not areas:
@@ -50,6 +69,8 @@ def plan(tools: Tools) -> Plan | Refusal:
         return Refusal(ACTION, "there is next to nothing in swap")
     if tools.uid != 0:
         return Refusal(ACTION, "only root may switch swap off and on")
+    if not _may_switch(tools):
+        return Refusal(ACTION, NOT_GRANTED)
     memory = tools.memory()
     why = _does_not_fit(memory, used) or tools.not_calm()
     if why:
@@ -91,6 +112,48 @@ def perform(tools: Tools) -> Outcome:
     )
 
 
+def mend(tools: Tools) -> str:
+    """Switch on what a killed recycling left switched off; say so, or nothing.
+
+    Raises: OSError when the note cannot be taken away.
+    """
+    note = f"{tools.root}{NOTE}"
+    if is_under_way(tools):
+        return ""
+    try:
+        priority, _, path = read_whole(note).rstrip(b"\n").partition(b" ")
+        wanted = int(priority)
+        used = {os.fsencode(path_of(area)) for area in areas_of(tools)}
+    except (OSError, KernelError, ValueError):
+        return ""
+    error = 0
+    if path.startswith(b"/") and path not in used:
+        error = tools.swapon(path, wanted)
+    if error not in {0, errno.EBUSY}:
+        return f"{os.fsdecode(path)} was left switched off, and so it stays: {os.strerror(error)}"
+    os.unlink(note)
+    if path in used or not path.startswith(b"/"):
+        return ""
+    return (
+        f"{os.fsdecode(path)} was left switched off by a recycling that was killed; it is on again"
+    )
+
+
+def is_under_way(tools: Tools) -> bool:
+    """Tell whether somebody recycles: whoever does holds a lock on the note."""
+    try:
+        fd = os.open(f"{tools.root}{NOTE}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 def in_order(areas: tuple[SwapArea, ...]) -> tuple[SwapArea, ...]:
     """Choose the areas to recycle, highest priority first.
 
@@ -125,6 +188,15 @@ def path_of(area: SwapArea) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), area.path)
 
 
+def _may_switch(tools: Tools) -> bool:
+    """Whether root's own power reaches so far; not in a sandbox or a container."""
+    try:
+        status = parse_status(read_whole(f"{tools.root}/proc/self/status"))
+    except (OSError, KernelError):
+        return True  # The kernel will say.
+    return bool(status.effective_capabilities >> CAPABILITIES["CAP_SYS_ADMIN"] & 1)
+
+
 def _recycle(tools: Tools, area: SwapArea) -> str:
     """Recycle one area; say why it was not done, or nothing."""
     path = path_of(area)
@@ -144,6 +216,8 @@ def _recycle(tools: Tools, area: SwapArea) -> str:
     if lost:
         return lost
     status = errand.wait(0)
+    if status is None:
+        return f"{why}; {GOES_ON}"
     if not why and status:
         why = _status_text(status)
     return f"{why}; it was given up, and is in use as before" if why else ""
@@ -181,7 +255,7 @@ def _moved(before: tuple[SwapArea, ...], after: tuple[SwapArea, ...]) -> str:
 
 def _status_text(status: int) -> str:
     if status >= SWAPON_FAILED:
-        return "the helper was ended from outside"
+        return "its helper was ended from outside"
     return f"the kernel refuses ({os.strerror(status)})"
 
 

@@ -112,7 +112,7 @@ class Tools:
             why = self._until_it_ends(errand, floor_bytes, deadline_ns)
         finally:
             status = errand.end()
-        return why if status is not None else f"{why}; it is stuck in the kernel"
+        return why if status is not None else f"{why}; it cannot be stopped at once"
 
     def _until_it_ends(self, errand: Running, floor_bytes: int, deadline_ns: int) -> str:
         began = before = self.sample()

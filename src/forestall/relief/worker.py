@@ -3,18 +3,34 @@
 Run as a file: ``python3 -I -S -E …/relief/worker.py MODE …``. Its exit status is
 zero or an errno; what really happened the caller reads from the kernel.
 
-Rule: whatever happens to it, swap stays switched on. A signal during swapoff
-makes the kernel keep the area; a signal after it finds us at swapon.
+Rule: whatever happens to it, swap stays switched on. The kernel looks for signals
+only between the processes whose pages it reads back; who is killed in the last one
+has switched the area off and dies before switching it on again. So a child makes
+the call, and we, whom nobody kills, switch the area on.
+
+Source: mm/swapfile.c try_to_unuse: signal_pending between mms; zero, not EINTR, once
+nothing is left in the area. The caller of swapoff is the first the OOM killer takes.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import sys
 
+TYPE_CHECKING = False  # Importing typing costs more than all we do.
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 SWAPON_FAILED = 200
 USAGE = 201
+NOTE = "/run/forestall-recycling"
+"""Priority and path of the area that is being recycled; who finds it after us switches it on."""
+ENDED = 202
+"""The child was killed; the area is in use as before."""
+_ASK_TO_END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: list[str]) -> int:
@@ -49,17 +65,79 @@ def _recycle(path: bytes, priority: int) -> int:
     # The path must be set first.
     from forestall.kernel import libc  # noqa: PLC0415
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _only_interrupt)
-    error = libc.swapoff(path)
-    if error:
-        return error
-    return SWAPON_FAILED if libc.swapon(path, priority) else 0
+    write_note(NOTE, b"%d %b\n" % (priority, path))
+    status = keep(lambda: libc.swapoff(path), lambda: libc.swapon(path, priority))
+    if status != SWAPON_FAILED:
+        try:
+            os.unlink(NOTE)
+        except OSError:
+            pass
+    return status
 
 
-def _only_interrupt(_number: int, _frame: object) -> None:
-    # Not SIG_IGN: the system call must come back with EINTR.
-    return
+def write_note(note: str, text: bytes) -> int:
+    """Write down what is under way: a service that is killed as a whole takes us along.
+
+    Not synced: at a reboot swap is switched on by others, and the note is gone with /run.
+    Returns: A descriptor that holds a lock on it for as long as we, or our child, live; -1
+    when it could not be written, and then everything works but the mending.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(note, flags, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(fd, 0)
+        os.write(fd, text)
+    except OSError:
+        return -1
+    return fd
+
+
+def keep(off: Callable[[], int], on: Callable[[], int]) -> int:
+    """Switch off in a child, then on again ourselves, whatever became of the child.
+
+    Args:
+        off: Returns an errno; may block for minutes.
+        on: Returns an errno; EBUSY when it is on already.
+
+    Returns: The exit status.
+    """
+    # Blocked until each of us has its handlers: a signal in between would end the keeper.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ASK_TO_END)
+    child = os.fork()
+    handler = _give_up if child == 0 else _tell_child(child)
+    for number in _ASK_TO_END:
+        signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASK_TO_END)
+    if child == 0:
+        os._exit(min(off(), SWAPON_FAILED - 1))
+    _pid, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code not in {0, errno.EINTR} and code > 0:
+        return code  # It was not switched off, and not by us before either.
+    error = on()
+    if not error:
+        return 0
+    if error == errno.EBUSY:
+        return ENDED if code < 0 else code
+    return SWAPON_FAILED
+
+
+def _tell_child(child: int) -> Callable[[int, object], None]:
+    pidfd = os.pidfd_open(child)
+
+    def tell(_number: int, _frame: object) -> None:
+        try:
+            signal.pidfd_send_signal(pidfd, signal.SIGINT)
+        except ProcessLookupError:
+            pass
+
+    return tell
+
+
+def _give_up(_number: int, _frame: object) -> None:
+    # Before the call there is nothing to undo; after it the keeper finds out.
+    os._exit(errno.EINTR)
 
 
 if __name__ == "__main__":

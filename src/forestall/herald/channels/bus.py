@@ -49,8 +49,14 @@ def connect(address: str) -> Any:  # noqa: ANN401 - jeepney has no types we coul
     blocking = import_module("jeepney.io.blocking")
     try:
         return blocking.open_dbus_connection(address, auth_timeout=TIMEOUT_S)
-    except (KeyError, refused, ValueError) as error:
+    except KeyError as error:
+        # jeepney's way to say that the environment does not name the bus.
+        raise OSError(f"no bus: {clean(str(error.args[0]), 120)} is not set") from None
+    except (refused, ValueError) as error:
         raise OSError(f"no bus at {address}: {clean(str(error), 120)}") from None
+    except OSError as error:
+        why = error.strerror or clean(str(error), 120) or type(error).__name__
+        raise OSError(f"no bus at {address}: {why}") from None
 
 
 class Notes:

@@ -23,21 +23,37 @@ def append(line: str, *, path: str, rotate_bytes: int, kept: int) -> Outcome:
             _rotate(Path(path), kept)
             fd = _open(path)
         try:
+            size_bytes = os.fstat(fd).st_size
             written = os.write(fd, raw)
+            if written != len(raw):
+                # A disk that fills up takes half of a line; the next try would go on in it.
+                os.ftruncate(fd, size_bytes)
         finally:
             os.close(fd)
+    except FileNotFoundError:
+        return Later(f"the folder of {path} is missing; the service forestall-herald makes its own")
     except OSError as error:
         return Later(f"{path}: {error.strerror}")
     if written != len(raw):
-        return Later(f"{path}: only a part could be written")
+        return Later(f"{path}: the disk is full")
     return Sent()
 
 
 def _open(path: str) -> int:
     # No link is followed: in a folder of others it could lead anywhere.
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-    fd = os.open(path, flags, MODE)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
+        fd = os.open(path, flags)
+        new = False
+    except FileNotFoundError:
+        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, MODE)
+        new = True
+    try:
+        if new and os.geteuid() == 0:
+            # `alert test` by root must not leave a file that herald cannot append to. Only one
+            # that we made: giving away what was there already could be asked for by a hard link.
+            folder = Path(path).parent.stat()
+            os.fchown(fd, folder.st_uid, folder.st_gid)
         os.fchmod(fd, MODE)
     except OSError:
         os.close(fd)

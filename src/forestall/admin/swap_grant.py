@@ -1,0 +1,47 @@
+"""What the service needs beyond its unit to recycle swap, given only when the settings ask for it.
+
+A drop-in of its own, so that ``systemctl cat forestall`` shows what was added and
+why; ``install`` writes it, and takes it back when no trigger asks any more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from forestall.admin.unit_file import UNIT_NAME, Line, render
+
+if TYPE_CHECKING:
+    from forestall.core.rules import Rules
+
+ACTION = "swap"
+"""As a trigger names it; relief has the same word."""
+GRANT_FOLDER = f"/etc/systemd/system/{UNIT_NAME}.d"
+GRANT_FILE = f"{GRANT_FOLDER}/50-forestall-swap.conf"
+
+_GRANT = (
+    Line(
+        "CapabilityBoundingSet",
+        "CAP_SYS_ADMIN",
+        "swapoff and swapon ask for it; added to those of the unit.",
+    ),
+    Line("SystemCallFilter", "@swap"),
+    Line("PrivateDevices", "no", "Swap on a partition has its device opened again."),
+    Line("DevicePolicy", "closed"),
+    Line("DeviceAllow", "block-* rw"),
+    Line(
+        "ProtectSystem",
+        "full",
+        "Swap in a file: the kernel opens it for writing even to switch it off, and under\n"
+        "strict every file is read-only.",
+    ),
+)
+
+
+def swap_triggers(rules: Rules) -> tuple[str, ...]:
+    """Name the triggers at which relief is to recycle swap."""
+    return tuple(trigger.name for trigger in rules.triggers if trigger.action == ACTION)
+
+
+def render_swap_grant() -> str:
+    """Return the text of the drop-in."""
+    return render((("Service", (_GRANT,)),), {})
