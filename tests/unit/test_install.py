@@ -10,9 +10,18 @@ import pytest
 
 from forestall.admin.copies import packages
 from forestall.admin.errors import AdminError
-from forestall.admin.install import MANIFEST, SETTINGS_FILE, UNIT_FILE, Installer, Wish
+from forestall.admin.install import (
+    MANIFEST,
+    SETTINGS_FILE,
+    UNIT_FILE,
+    Installer,
+    Manifest,
+    Wish,
+)
 from forestall.admin.swap_grant import GRANT_FILE
 from forestall.admin.unit_file import LAUNCHER, PREFIX
+from forestall.cli.completion import SHELLS
+from forestall.cli.documents import MAN_FOLDER, documents
 from forestall.config.errors import ConfigError
 from forestall.config.example import example_settings
 from forestall.config.read import load_text
@@ -55,10 +64,11 @@ def tiny():
     return {"config": Path(__file__).parents[2] / "src/forestall/config"}
 
 
-def installer(root, systemd=None, made=Installer, find=tiny, **wishes):
+def installer(root, systemd=None, made=Installer, find=tiny, documents=None, **wishes):
     lines = []
     wish = Wish(root=root, **wishes)
-    return made(wish, systemd or FakeSystemd(), lines.append, find=find), lines
+    systemd = systemd or FakeSystemd()
+    return made(wish, systemd, lines.append, find=find, documents=documents), lines
 
 
 def at(root, path):
@@ -78,6 +88,43 @@ def test_what_install_writes_uninstall_takes_away(tmp_path):
     assert len(written) > 10
     assert everything(tmp_path) == ["usr/local/bin/bystander"]
     assert not at(tmp_path, "/etc/forestall").exists()
+
+
+def test_manual_pages_and_completion_come_and_go_with_it_and_their_folders_too(tmp_path):
+    bystander = at(tmp_path, "/usr/local/share/man/man1/bystander.1")
+    bystander.parent.mkdir(parents=True)
+    bystander.write_text("lives")
+    one, lines = installer(tmp_path, documents=documents())
+
+    one.install()
+    installer(tmp_path, documents=documents())[0].install()  # an upgrade finds its own
+    written = {f"/{path}" for path in everything(tmp_path)}
+    one.uninstall(purge=False)
+
+    assert set(documents()) <= written
+    assert {f"{MAN_FOLDER}/forestall.1", *SHELLS.values()} <= set(documents())
+    assert f"{len(documents())} manual pages and completions for shells" in lines
+    assert everything(tmp_path) == ["usr/local/share/man/man1/bystander.1"]
+    assert not at(tmp_path, "/usr/local/share/fish").exists()
+    assert not at(tmp_path, "/usr/local/share/bash-completion").exists()
+
+
+def test_a_manual_page_of_somebody_elses_is_not_overwritten(tmp_path):
+    theirs = at(tmp_path, f"{MAN_FOLDER}/forestall.1")
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("mine")
+
+    with pytest.raises(AdminError, match="not ours"):
+        installer(tmp_path, documents=documents())[0].install()
+
+    assert theirs.read_text() == "mine"
+
+
+def test_a_manifest_from_before_folders_were_remembered_is_read():
+    held = json.loads(Manifest("/x").to_json())
+    del held["folders"]
+
+    assert Manifest.from_json(json.dumps(held)) == Manifest("/x")
 
 
 def test_the_copy_runs_on_its_own_and_nobody_else_may_write_it(tmp_path):

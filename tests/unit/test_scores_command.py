@@ -189,6 +189,14 @@ def test_it_runs_on_this_machine(capsys):
     assert json.loads(capsys.readouterr().out)["processes"] > 0
 
 
+def test_json_has_a_line_for_each_process_and_says_what_the_document_says(scores):
+    document = view().document(scores.look(portraits_max=10))
+    text = module.rows_json(document)
+
+    assert json.loads(text) == document
+    assert sum('"pid": 20' in line for line in text.splitlines()) == 3  # a row, and next twice
+
+
 def test_ctrl_c_ends_the_watch_with_130():
     import signal
     import subprocess

@@ -7,11 +7,13 @@ from forestall.inspect.badness import Scale
 from forestall.inspect.groups import by_unit, tree
 from forestall.inspect.looking import Looker, high_risk
 from forestall.inspect.scores import Scores
-from forestall.kernel.scores import ScoreTable
+from forestall.kernel.scores import Footing, ScoreTable, parse_footing, parse_uid
 from tests.fakes.proc import GIB_KIB
 from tests.fakes.scored import FakeScores
 
 OWN = 9
+DAY_NS = 86_400 * 10**9
+"""Since the machine of files came up: nobody on it has just started."""
 
 
 @pytest.fixture
@@ -191,6 +193,45 @@ def test_broken_files_are_counted_and_end_nothing(machine, looker):
     assert [one.id.pid for one in seen.scored] == [20, 21, 1]
 
 
+def test_all_at_once_says_the_same_as_the_leaders_one_by_one(machine, looker):
+    machine.scored(23, comm="hidden", anon_kib=GIB_KIB)
+    machine.write("proc/21/cgroup", "no cgroup\n")
+    everybody = look(looker)
+    leaders = look(looker, portraits_max=100)
+
+    assert [one._replace(change_points=None) for one in everybody.scored] == [
+        one._replace(change_points=None) for one in leaders.scored
+    ]
+    assert everybody.kernel == leaders.kernel
+    assert everybody.processes == leaders.processes == 5
+
+
+@pytest.mark.parametrize("broken", ["stat", "oom_score", "status", "oom_score_adj", "cgroup"])
+def test_all_at_once_survives_any_file_that_is_broken(machine, looker, broken):
+    machine.write(f"proc/21/{broken}", "?")
+    seen = look(looker)
+
+    kept = [one.id.pid for one in seen.scored]
+    assert {20, 22} <= set(kept)
+    assert seen.dropped == (21 not in kept)
+
+
+def test_memory_is_read_in_the_kernels_order_and_in_any_other():
+    usual = (
+        b"Name:\tp\nUid:\t7\t8\t8\t8\nVmHWM:\t 9 kB\nVmRSS:\t 8 kB\nRssAnon:\t 5 kB\n"
+        b"RssFile:\t 2 kB\nRssShmem:\t 1 kB\nVmData:\t 6 kB\nVmStk:\t 7 kB\nVmExe:\t 1 kB\n"
+        b"VmLib:\t 1 kB\nVmPTE:\t 4 kB\nVmPMD:\t 9 kB\nVmSwap:\t 3 kB\nHugetlbPages:\t 0 kB\n"
+    )
+    lines = usual.splitlines(keepends=True)
+    expected = Footing(8192, 5120, 2048, 1024, 3072, 4096)
+
+    assert parse_footing(usual) == expected
+    assert parse_footing(b"".join(lines[::-1])) == expected
+    assert parse_footing(b"".join(lines[:5])) == Footing(8192, 5120, None, None, None, None)
+    assert parse_footing(b"Name:\tkthread\n") is None
+    assert parse_uid(usual) == 7
+
+
 def test_pss_is_read_where_permitted_and_unknown_elsewhere(machine, looker):
     machine.write("proc/20/smaps_rollup", "00-ff ---p 00000000 00:00 0 [rollup]\nPss:    123 kB\n")
     seen = look(looker, pss=True)
@@ -241,7 +282,9 @@ def test_units_sum_up_their_processes(looker):
 
 @pytest.fixture
 def scores(machine):
-    found = Scores(DEFAULT_RULES, root=str(machine.root), spare=frozenset({OWN}))
+    found = Scores(
+        DEFAULT_RULES, root=str(machine.root), spare=frozenset({OWN}), boot=lambda: DAY_NS
+    )
     yield found
     found.close()
 

@@ -39,7 +39,7 @@ from forestall.config.trust import check
 from forestall.inspect.killers import UNITS, killer_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from forestall.admin.systemd import Systemd
 
@@ -87,6 +87,8 @@ class Manifest:
     """Units that were disabled to make room."""
     restart: list[str] = field(default_factory=list)
     """Those of them that were running."""
+    folders: list[str] = field(default_factory=list)
+    """Folders that were not there before, outermost first."""
 
     def to_json(self) -> str:
         """Write the manifest."""
@@ -97,6 +99,7 @@ class Manifest:
                 "files": self.files,
                 "replaced": self.replaced,
                 "restart": self.restart,
+                "folders": self.folders,
             },
             indent=2,
         )
@@ -110,7 +113,11 @@ class Manifest:
         try:
             held: dict[str, Any] = json.loads(text)
             return cls(
-                held["prefix"], dict(held["files"]), list(held["replaced"]), list(held["restart"])
+                held["prefix"],
+                dict(held["files"]),
+                list(held["replaced"]),
+                list(held["restart"]),
+                list(held.get("folders", ())),  # an older installation did not remember them
             )
         except (ValueError, KeyError, TypeError) as error:
             raise AdminError(f"the manifest of the installation is damaged: {error}") from None
@@ -122,6 +129,8 @@ class Installer:
     Args:
         say: Called with a line for each thing that is done.
         find: Names what is copied; tests have something smaller.
+        documents: Manual pages and the like, text by place. They are made from the command
+            line, which is a floor above.
     """
 
     def __init__(
@@ -131,8 +140,10 @@ class Installer:
         say: Callable[[str], None],
         *,
         find: Callable[[], dict[str, Path]] = packages,
+        documents: Mapping[str, str] | None = None,
     ) -> None:
         self._find = find
+        self._documents = documents or {}
         self._wish = wish
         self._systemd = systemd
         self._say = say
@@ -185,6 +196,10 @@ class Installer:
         self._write(manifest, HERALD_FILE, render_herald_unit(prefix=prefix, python=PYTHON), 0o644)
         self._write(manifest, AGENT_FILE, render_agent_unit(launcher=LAUNCHER), 0o644)
         self._grant_swap(manifest)
+        for path, text in self._documents.items():
+            self._write(manifest, path, text, 0o644, quiet=True)
+        if self._documents:
+            self._say(f"{len(self._documents)} manual pages and completions for shells")
         if self._real:
             check([self._at(self._wish.prefix), self._at(LAUNCHER), self._at(UNIT_FILE)])
         if not self._use_systemd:
@@ -224,7 +239,7 @@ class Installer:
         if purge:
             self._remove_folder("/etc/forestall")
             self._remove_folder(STATE_FOLDER)
-        self._leave_folders()
+        self._leave_folders(manifest)
         if self._use_systemd:
             self._systemd.do("daemon-reload")
             self._enable_again(manifest)
@@ -276,19 +291,24 @@ class Installer:
         shutil.rmtree(old, ignore_errors=True)
         self._say(f"{self._wish.prefix}: a copy of {', '.join(sorted(found))}")
 
-    def _write(self, manifest: Manifest, path: str, text: str, mode: int) -> None:
+    def _write(
+        self, manifest: Manifest, path: str, text: str, mode: int, *, quiet: bool = False
+    ) -> None:
         target = self._at(path)
         digest = _digest(text.encode())
         if target.exists() and path not in manifest.files:
             raise AdminError(f"{path} exists and is not ours; move it away first")
         manifest.files[path] = digest
+        new = [str(parent) for parent in Path(path).parents if not self._at(str(parent)).exists()]
+        manifest.folders = [*manifest.folders, *reversed(new)]
         self._save(manifest)
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = target.with_name(target.name + ".forestall-new")
         beside.write_text(text)
         beside.chmod(mode)
         beside.rename(target)
-        self._say(path)
+        if not quiet:
+            self._say(path)
 
     def _grant_swap(self, manifest: Manifest) -> None:
         """Let the service switch swap off and on if the settings ask for it, else not."""
@@ -351,17 +371,18 @@ class Installer:
             shutil.rmtree(target)
             self._say(f"{path} is removed")
 
-    def _leave_folders(self) -> None:
+    def _leave_folders(self, manifest: Manifest) -> None:
         """Remove our folders where nothing of anybody's is left in them."""
-        folders = ("/etc/forestall/forestall.toml.d", "/etc/forestall", STATE_FOLDER, GRANT_FOLDER)
-        for path in folders:
+        ours = ("/etc/forestall/forestall.toml.d", "/etc/forestall", STATE_FOLDER, GRANT_FOLDER)
+        for path in (*ours, *reversed(manifest.folders)):
             target = self._at(path)
-            if not target.is_dir():
+            if target.is_symlink() or not target.is_dir():
                 continue
             try:
                 target.rmdir()
             except OSError:
-                self._say(f"{path} is not empty and stays; --purge removes it")
+                if path in ours:
+                    self._say(f"{path} is not empty and stays; --purge removes it")
 
 
 def _digest(raw: bytes) -> str:

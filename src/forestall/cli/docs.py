@@ -15,6 +15,7 @@ from forestall.admin.herald_unit import (
 from forestall.admin.unit_file import UNIT_NAME, render_unit
 from forestall.cli.exits import exits_markdown
 from forestall.cli.main import command as root
+from forestall.cli.manual import man_pages
 from forestall.cli.table import SECTIONS, present
 from forestall.config.docs import settings_markdown
 from forestall.control import connection, messages, server
@@ -75,7 +76,7 @@ sees one has lost something, and asks for it with `since`.
 @click.command(hidden=True)
 @click.argument("folder", default="docs", type=click.Path(file_okay=False, path_type=Path))
 def command(folder: Path) -> None:
-    """Write the generated pages into FOLDER, and the unit file into deploy/ beside it."""
+    """Write the generated pages into FOLDER; unit files and manual pages into deploy/ beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in pages().items():
         target = folder / name
@@ -94,6 +95,7 @@ def pages() -> dict[str, str]:
         f"../deploy/{UNIT_NAME}": render_unit(),
         f"../deploy/{HERALD_NAME}": render_herald_unit(),
         f"../deploy/user/{AGENT_NAME}": render_agent_unit(),
+        **{f"../deploy/man/{name}": text for name, text in man_pages().items()},
     }
 
 

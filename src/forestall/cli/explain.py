@@ -9,6 +9,7 @@ import click
 from rich.text import Text
 
 from forestall.cli import exits
+from forestall.cli.choices import processes
 from forestall.cli.console import out, safe
 from forestall.cli.scenes import (
     choice_document,
@@ -37,7 +38,7 @@ _SIZES = ("rss_bytes", "anon_bytes", "swap_bytes", "page_tables_bytes", "pss_byt
 
 
 @click.command()
-@click.argument("pid", type=click.IntRange(min=1))
+@click.argument("pid", type=click.IntRange(min=1), shell_complete=processes)
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @click.option("--socket", metavar="PATH", help="Where the guard listens.")
 @click.pass_context

@@ -10,6 +10,7 @@ from forestall.admin.install import Installer, Wish
 from forestall.admin.systemd import Systemctl
 from forestall.admin.unit_file import PREFIX
 from forestall.cli.console import out, safe
+from forestall.cli.documents import documents
 
 
 @click.command()
@@ -30,11 +31,14 @@ def command(
     """Install the guard as a service.
 
     Puts a copy that belongs to root under the prefix, the command into
-    /usr/local/bin, settings under /etc/forestall, and a unit that is enabled and
-    started. Uninstall takes all of it away.
+    /usr/local/bin, manual pages and completion for bash, zsh and fish beside it,
+    settings under /etc/forestall, and a unit that is enabled and started.
+    Uninstall takes all of it away.
     """
     wish = Wish(root=root, prefix=prefix, start=not no_start, beside=beside, replace=replace)
-    installer = Installer(wish, Systemctl(), say=lambda line: out().print(safe(line)))
+    installer = Installer(
+        wish, Systemctl(), say=lambda line: out().print(safe(line)), documents=documents()
+    )
     installer.check()
     if not yes:
         click.confirm(f"Install forestall under {prefix} and start it as a service?", abort=True)

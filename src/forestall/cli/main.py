@@ -23,6 +23,8 @@ from forestall.core.errors import ForestallError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from click.shell_completion import CompletionItem
+
 
 class LazyGroup(click.Group):
     """A group that knows its commands' names and imports one when it is called."""
@@ -50,6 +52,14 @@ class LazyGroup(click.Group):
             hint = f" Did you mean {near}?" if near else ""
             raise click.UsageError(f"There is no command {args[0]!r}.{hint}", ctx)
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer the commands to a shell, without importing them."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - only for a shell
+
+        rows = [row for _title, listed in SECTIONS for row in present(listed)]
+        found = [CompletionItem(r.name, help=r.help) for r in rows if r.name.startswith(incomplete)]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the commands by what they are for, without importing them."""

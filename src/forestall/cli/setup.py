@@ -25,6 +25,7 @@ from forestall.cli.changing import (
     say,
     yes,
 )
+from forestall.cli.documents import documents
 from forestall.config.read import load
 
 if TYPE_CHECKING:
@@ -100,7 +101,8 @@ def _setup(root: Path, *, quiet: bool) -> Setup:
     tell: Callable[[str], None] = (lambda _line: None) if quiet else say
 
     def install_guard() -> Callable[[], None]:
-        installer = Installer(Wish(root=root, replace=True), Systemctl(), say=tell)
+        wish = Wish(root=root, replace=True)
+        installer = Installer(wish, Systemctl(), say=tell, documents=documents())
         installer.check()
         return installer.install
 

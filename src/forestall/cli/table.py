@@ -64,6 +64,7 @@ SECTIONS: tuple[tuple[str, tuple[Row, ...]], ...] = (
             Row("peers", "peers", "Other killers: their settings, and how to live with them."),
             Row("install", "install", "Install the guard as a service."),
             Row("uninstall", "uninstall", "Remove everything that install wrote."),
+            Row("completion", "completion", "Print what makes your shell complete all this."),
         ),
     ),
 )

@@ -12,6 +12,7 @@ from forestall.admin.commands import run
 from forestall.admin.directives import BY_NAME, DIRECTIVES
 from forestall.admin.protect import require_rights
 from forestall.admin.units import Units, templates
+from forestall.cli import choices
 from forestall.cli.changing import (
     as_json,
     dry_run,
@@ -43,7 +44,7 @@ def _show_templates(ctx: click.Context, _param: click.Parameter, wanted: bool) -
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=choices.units)
 @_directives
 @click.option("--template", is_flag=True, help="Take what the table has for such a unit.")
 @click.option(

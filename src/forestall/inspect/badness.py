@@ -59,8 +59,13 @@ class Machine:
 
 def badness_pages(portrait: Portrait, machine: Machine) -> int | None:
     """Work out what the killer compares; None if it would not look at this one, or unknown."""
+    return None if why_not(portrait, machine.scale) is not None else weight_pages(portrait, machine)
+
+
+def weight_pages(portrait: Portrait, machine: Machine) -> int | None:
+    """Work out what the killer compares of one that it looks at; None if that is unknown."""
     memory, adj = portrait.memory, portrait.oom_score_adj
-    if memory is None or adj is None or why_not(portrait, machine.scale) is not None:
+    if memory is None or adj is None:
         return None
     if memory.swap_bytes is None or memory.page_tables_bytes is None:
         return None

@@ -16,6 +16,7 @@ from forestall.core.model import ProcessId, Role, Standing
 from forestall.core.sentence import plain
 from forestall.core.standing import Matcher
 from forestall.core.units import human_bytes
+from forestall.kernel import clock
 from forestall.kernel.processes import ProcessTable
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Ranking:
         rules: Those in force, or the settings on this machine.
         guard_pid: The guard, so that it and its kin are marked as never to be touched.
         spare: Processes to leave out: the command that asks.
+        boot_ns: Clock of process start times; a test's stands still.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Ranking:
         guard_pid: int | None = None,
         only_uid: int | None = None,
         spare: frozenset[int] = frozenset(),
+        boot_ns: Callable[[], int] = clock.boot_ns,
     ) -> None:
         self._rules = rules
         self._spare = spare
@@ -83,6 +86,7 @@ class Ranking:
             page_bytes=os.sysconf("SC_PAGE_SIZE"),
             clk_tck=os.sysconf("SC_CLK_TCK"),
             only_uid=only_uid,
+            boot_ns=boot_ns,
         )
         self._census = Census()
         self._memory: Memory | None = None

@@ -14,13 +14,13 @@ from forestall.core.sentence import plain
 from forestall.core.units import human_bytes
 from forestall.inspect.looking import Looker
 from forestall.inspect.ranking import Choice, Ranking, told_choice
-from forestall.kernel.clock import now_ns
+from forestall.kernel.clock import boot_ns, now_ns
 from forestall.kernel.errors import KernelError
 from forestall.kernel.features import find_features
 from forestall.kernel.sampler import Sampler
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from forestall.core.model import Holdings, Memory, Pressure, Row
@@ -62,6 +62,7 @@ class Scores:
         guard_pid: The running guard, if there is one.
         spare: Processes left out; the command itself unless told otherwise.
         rank: Always work out the guard's judgement here too, for details.
+        boot: Clock of process start times; a test's stands still.
 
     Raises: OSError; KernelError on a kernel without MemAvailable.
     """
@@ -74,10 +75,11 @@ class Scores:
         guard_pid: int | None = None,
         spare: frozenset[int] | None = None,
         rank: bool = False,
+        boot: Callable[[], int] = boot_ns,
     ) -> None:
         left_out = frozenset({os.getpid()}) if spare is None else spare
         self.looker = Looker(root, spare=left_out)
-        self.ranking = Ranking(rules, root=root, guard_pid=guard_pid, spare=left_out)
+        self.ranking = Ranking(rules, root=root, guard_pid=guard_pid, spare=left_out, boot_ns=boot)
         self._sampler = Sampler(root)
         self._rank = rank
         features = find_features(root)
