@@ -102,6 +102,7 @@ def _sampled(state: State, event: Sampled, rules: Rules) -> tuple[State, tuple[R
         state.holdings,
         state.told,
         state.warning,
+        state.dying,
     )
     requests: list[Request] = []
     seen = _level(seen, memory, rules, requests)
@@ -275,6 +276,8 @@ def _surveyed(state: State, event: Surveyed, rules: Rules) -> tuple[State, tuple
         holdings=event.holdings or state.holdings,
     )
     spared = seen.hunt.spared if isinstance(seen.hunt, Choosing) else frozenset()
+    # Who has been killed already cannot be ended any more than that.
+    spared = spared.union(*(ending.left for ending in seen.dying))
     verdict = judge(event.rows, seen.census, memory, rules, spared=spared, holdings=seen.holdings)
     seen = replace(seen, prospect=_prospect(event.now_ns, verdict, calm=_ample(seen)))
     if isinstance(seen.hunt, Choosing):

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from forestall.core.rules import Rules
 
+DYING_MAX = 8
+"""Hunts remembered whose victims have not gone yet; the oldest is forgotten first."""
+
 
 @value
 class Calm:
@@ -133,6 +136,8 @@ class State:
     told: Told = Told()
     warning: str = ""
     """Name of a warning that waits for a survey to say who."""
+    dying: tuple[Ending, ...] = ()
+    """Killed and not gone yet when memory was back: the next shortage waits for what they hold."""
 
 
 def begin(rules: Rules) -> State:
@@ -142,9 +147,21 @@ def begin(rules: Rules) -> State:
 
 def under(state: State, rules: Rules) -> State:
     """Carry a state over to new rules: what was seen stays, what was half decided does not."""
+    hunt = state.hunt
+    # Who was killed dies under any rules.
+    killed = isinstance(hunt, Ending) and hunt.force is Force.KILL
     return state._replace(  # type: ignore[attr-defined,no-any-return]
-        hunt=Calm(), holding=(None,) * len(rules.triggers), ceilings=None, warning=""
+        hunt=Calm(),
+        holding=(None,) * len(rules.triggers),
+        ceilings=None,
+        warning="",
+        dying=still_dying(state, hunt) if killed else state.dying,
     )
+
+
+def still_dying(state: State, ending: Ending) -> tuple[Ending, ...]:
+    """Add those who have been killed, and are no longer waited for."""
+    return (*state.dying, ending)[-DYING_MAX:]
 
 
 register(Calm, Choosing, Ending, Settling, Ceilings, Prospect, Told, State)
