@@ -664,6 +664,15 @@ def test_a_dying_victim_is_not_waited_for_beyond_the_patience_of_its_kill():
     assert end.victims == (OTHER.id,)
 
 
+def test_who_has_not_died_of_its_kill_is_neither_waited_for_nor_killed_again():
+    """Uninterruptible sleep: a second SIGKILL would add nothing to the first."""
+    play = killed_and_memory_back().sample(SHARE_AMPLE, TERM_RULES.kill_patience_ns)
+    play.sample(SHARE_OUT).survey(HOG, OTHER, BYSTANDER)
+    (end,) = play.find(End)
+
+    assert end.victims == (OTHER.id,)
+
+
 @pytest.mark.parametrize("held", [None, 100 * MIB], ids=["nothing", "little"])
 def test_a_dying_victim_whose_memory_is_free_is_not_waited_for(held):
     """process_mrelease has freed it, and it still waits for a processor to leave on."""

@@ -17,6 +17,7 @@ from forestall.core.events import (
     Refused,
     Relieve,
     Relieved,
+    Reset,
     Sampled,
     Survey,
     Surveyed,
@@ -33,7 +34,7 @@ from forestall.core.signals import (
     ceiling_bytes,
     level_of,
 )
-from forestall.core.state import Calm, Ceilings, Choosing, Prospect, Settling, State
+from forestall.core.state import Calm, Ceilings, Choosing, Prospect, Settling, State, afresh
 from forestall.core.trend import POINT_NS, extend, headroom_bytes, time_left_ns
 from forestall.core.units import MS, SECOND, human_bytes, human_ns, human_share
 from forestall.core.value import TYPE_CHECKING, replace
@@ -71,6 +72,8 @@ def step(state: State, event: Event, rules: Rules) -> tuple[State, tuple[Request
             return refused(state, event)
         case Missed():
             return missed(state, event)
+        case Reset():
+            return afresh(state, rules), ()
         case Relieved(_, action, gained_bytes):
             sentence = f"{action} gave back {human_bytes(gained_bytes)}"
             return state, (Tell("relieved", sentence, state.level),)

@@ -159,6 +159,11 @@ def under(state: State, rules: Rules) -> State:
     )
 
 
+def afresh(state: State, rules: Rules) -> State:
+    """Start again after an error of our own: nobody knows what of the last request was done."""
+    return under(state._replace(hunt=Calm()), rules)  # type: ignore[attr-defined]
+
+
 def still_dying(state: State, ending: Ending) -> tuple[Ending, ...]:
     """Add those who have been killed, and are no longer waited for."""
     return (*state.dying, ending)[-DYING_MAX:]
