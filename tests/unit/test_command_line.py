@@ -7,7 +7,7 @@ import click
 import pytest
 
 from forestall.cli import exits, main
-from forestall.cli.run import read_interval
+from forestall.cli.run import read_interval, without_root
 from forestall.cli.table import all_rows
 from forestall.config.errors import ConfigError, Problem
 from forestall.control.errors import Refused, Unreachable
@@ -89,3 +89,11 @@ def test_an_interval_that_makes_no_sense_is_refused(text):
 def test_every_command_loads_and_has_help(row, capsys):
     assert main.run([row.name, "--help"]) == exits.FINE.code
     assert "Usage: forestall" in capsys.readouterr().out
+
+
+def test_an_ordinary_user_is_told_what_is_missing_and_how_to_have_it():
+    (said,) = without_root(1001, ".venv/bin/forestall")
+
+    assert "only your own processes (uid 1001)" in said
+    assert "sudo .venv/bin/forestall install" in said
+    assert without_root(0, "forestall") == []

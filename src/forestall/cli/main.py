@@ -107,7 +107,9 @@ def _complain(error: ForestallError) -> int:
         return exits.SETTINGS.code
     click.echo(f"forestall: {_line(error)}", err=True)
     if isinstance(error, Unreachable):
-        click.echo("Is it running? Try: systemctl status forestall", err=True)
+        click.echo(
+            "Is it running? See systemctl status forestall, or start one: forestall run", err=True
+        )
         return exits.UNREACHABLE.code
     if isinstance(error, Refused):
         return exits.PROBLEM.code

@@ -56,7 +56,7 @@ def command(
         options = replace(options, socket_path=str(Path(socket_path).absolute()))
     if interval is not None:
         rules = replace(rules, interval_ns=read_interval(interval))
-    for line in opening_lines(settings):
+    for line in (*opening_lines(settings), *without_root(os.geteuid(), sys.argv[0])):
         err().print(safe(line))
     exec_guard(rules, options, foreground=True)
 
@@ -85,3 +85,14 @@ def opening_lines(settings: Settings) -> list[str]:
         if listed:
             lines.append(f"{stage.value}: {', '.join(listed)}")
     return lines
+
+
+def without_root(uid: int, program: str) -> list[str]:
+    """Say what an ordinary user's guard cannot do, and how the whole machine is guarded."""
+    if uid == 0:
+        return []
+    return [
+        f"without root only your own processes (uid {uid}) are guarded, and the guard itself is "
+        "neither locked in memory nor protected; the whole machine: "
+        f"sudo {program} install"
+    ]

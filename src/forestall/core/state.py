@@ -147,15 +147,16 @@ def begin(rules: Rules) -> State:
 
 def under(state: State, rules: Rules) -> State:
     """Carry a state over to new rules: what was seen stays, what was half decided does not."""
-    hunt = state.hunt
-    # Who was killed dies under any rules.
-    killed = isinstance(hunt, Ending) and hunt.force is Force.KILL
+    hunt, dying = state.hunt, state.dying
+    if isinstance(hunt, Ending) and hunt.force is Force.KILL:
+        # Who was killed dies under any rules.
+        dying = still_dying(state, hunt)
     return state._replace(  # type: ignore[attr-defined,no-any-return]
         hunt=Calm(),
         holding=(None,) * len(rules.triggers),
         ceilings=None,
         warning="",
-        dying=still_dying(state, hunt) if killed else state.dying,
+        dying=dying,
     )
 
 

@@ -192,7 +192,7 @@ class Guard:
         try:
             self._server.open()
         except OSError as error:
-            reason = os.strerror(error.errno or 0)
+            reason = error.strerror or str(error)
             self._lack(f"no control socket at {self._options.socket_path} ({reason})")
 
     def _arm(self) -> None:

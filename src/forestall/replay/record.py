@@ -115,7 +115,7 @@ def _parse(raw: bytes, *, cut: bool) -> Record:
     if head.get("record") != "forestall":
         raise BadRecord("no record of forestall's: the first line does not say so")
     version = head.get("version")
-    if version not in READABLE:
+    if not isinstance(version, int) or version not in READABLE:
         known = f"{READABLE[0]} to {READABLE[-1]}"
         raise BadRecord(f"format {version!r}, and this forestall reads {known}")
     rules, state = _value(head, "rules", 1, Rules), _value(head, "state", 1, State)
