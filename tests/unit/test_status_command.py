@@ -1,6 +1,8 @@
 """What status shows: everything the guard said, unknown for what it did not, nothing hostile."""
 
+import inspect
 import json
+import re
 import threading
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from forestall.cli import main
 from forestall.cli.status import render
 from forestall.control.server import Server
+from forestall.core.rules import Signal
 
 STATUS = {
     "level": "medium",
@@ -138,3 +141,21 @@ def test_a_critical_level_is_an_exit_code(guard, capsys):
 
     assert main.run(["status", "--socket", path]) == 1
     assert "critical" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("signal", list(Signal), ids=lambda signal: signal.value)
+def test_every_signal_is_shown_in_its_own_unit(signal):
+    """stall_io was once shown as 0 B/s."""
+    unit = re.search(r"\[(.+)\]", form_of(signal)).group(1)
+    condition = {"signal": signal.value, "below": True, "limit": 0.25, "now": 0.5, "window_ns": 0}
+    trigger = {"name": "t", "stage": "kill", "holds": False, "conditions": [condition]}
+    text = render(STATUS | {"triggers": [trigger]}).plain
+
+    shown = {"share": "50% (< 25%)", "bytes": "0 B (< 0 B)", "bytes/s": "B/s (<", "ns": "s (<"}
+    assert shown[unit] in text
+
+
+def form_of(signal):
+    """The unit of a signal, out of the docstring below its name."""
+    source = inspect.getsource(Signal)
+    return source.partition(f'"{signal.value}"')[2].partition('"""')[2].partition('"""')[0]

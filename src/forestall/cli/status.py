@@ -25,7 +25,8 @@ _LEVEL_STYLES = {"normal": "green", "low": "cyan", "medium": "yellow", "critical
 _STAGE_STYLES = {"warn": "yellow", "relieve": "yellow", "terminate": "red", "kill": "bold red"}
 _BYTES = {"available", "swap_free"}
 _DURATIONS = {"time_left", "surge_left"}
-_SHARES = {"stall_some", "stall_full", "readback"}
+_SHARES = {"stall_some", "stall_full", "stall_io", "readback"}
+_RATES = {"refaults"}
 UNKNOWN = "unknown"
 
 
@@ -163,7 +164,9 @@ def _amount(signal: str, number: float | None) -> str:
         return human_bytes(number)
     if signal in _SHARES:
         return human_share(number)
-    return human_ns(number) if signal in _DURATIONS else f"{human_bytes(number)}/s"
+    if signal in _DURATIONS:
+        return human_ns(number)
+    return f"{human_bytes(number)}/s" if signal in _RATES else f"{number:g}"
 
 
 def _guard_lines(guard: Status) -> list[Text]:
