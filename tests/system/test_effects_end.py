@@ -182,6 +182,27 @@ def test_a_victim_that_ignores_sigterm_is_ended_by_sigkill(children, bystander, 
     assert lives(bystander)
 
 
+def test_a_stopped_victim_is_ended_by_sigkill_and_a_stopped_bystander_stays_stopped(
+    children, bystander, ender
+):
+    """Somebody froze them (Ctrl-Z, a debugger): SIGTERM waits, SIGKILL does not."""
+    frozen, stopped = children(), children()
+    for child in (frozen, stopped):
+        child.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
+    victim = identify(frozen.pid)
+    end = ender()
+
+    end.perform(request(victim, force=Force.TERM), 1)
+    waits = lives(frozen)
+    end.perform(request(victim, force=Force.KILL), 2)
+
+    assert waits
+    assert frozen.wait(DEATH_MS / 1000) == -signal.SIGKILL
+    assert Path(f"/proc/{stopped.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    assert lives(bystander)
+
+
 def test_a_family_goes_root_first_and_every_death_is_told(children, bystander, ender):
     """The maker must not fork another while its children are ended."""
     maker = children(FAMILY.format(count=6))
