@@ -130,6 +130,20 @@ def test_what_others_can_write_is_not_trusted(tmp_path):
     assert [problem.file for problem in caught.value.problems] == [str(file)]
 
 
+def test_of_a_bad_folder_only_itself_is_named(tmp_path):
+    """A clone in somebody's home has one owner, not a thousand problems."""
+    for name in ("good/a.py", "bad/deep/b.py", "bad/c.py"):
+        (tmp_path / name).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    for name in ("bad", "bad/deep", "bad/c.py"):
+        (tmp_path / name).chmod(0o777)
+
+    with pytest.raises(TrustError) as caught:
+        trust.check_tree(tmp_path, owners=US)
+
+    assert [problem.file for problem in caught.value.problems] == [str(tmp_path / "bad")]
+
+
 def test_a_folder_above_that_others_can_write_spoils_the_tree(tmp_path):
     above = tmp_path / "above"
     (above / "a").mkdir(parents=True)
