@@ -32,6 +32,8 @@ def check(paths: Iterable[Path], *, owners: frozenset[int] = frozenset({0})) -> 
     problems = []
     for path in paths:
         for problem in find_problems(path, owners=owners):
+            if problem in problems:
+                continue
             problems.append(problem)
             if len(problems) >= PROBLEMS_MAX:
                 raise TrustError(problems)
