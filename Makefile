@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RUNS := $(VENV)/.runs
 STAMP := $(VENV)/.installed
 
 .PHONY: run test check bench mutants arena arena-smoke docs clean setup
 
-run: setup
+run: $(RUNS)
 	@$(BIN)/forestall run
 
 test: setup
@@ -35,9 +36,15 @@ docs: setup
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml
+$(RUNS): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "forestall needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 1; }
+	@echo "setting up $(VENV), once"
 	@$(PYTHON) -m venv $(VENV) 2>/dev/null || { echo "Python's venv module is missing. On Debian and Ubuntu: sudo apt install python3-venv"; rm -rf $(VENV); exit 1; }
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e ".[tui]"
+	@touch $@
+
+# What only those need who test or change the code.
+$(STAMP): $(RUNS)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch $@
 

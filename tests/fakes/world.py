@@ -75,14 +75,14 @@ class World:
     bodies: dict = field(default_factory=dict)
     signalled: list = field(default_factory=list)
     decisions: list = field(default_factory=list)
+    mortal_at: list = field(default_factory=list)
+    """Who was there and could be ended, at each decision."""
     told: list = field(default_factory=list)
     stale: list = field(default_factory=list)
     """What was asked for on memory that had not just been read."""
     diary: list = field(default_factory=list)
     kernel_kills: int = 0
     stalls: int = 0
-    hasty: int = 0
-    """A second victim after memory was back, while the first was still dying."""
     sampled_ns: int = 0
     """When memory was last read with success."""
     left_files: float = 0.0
@@ -255,11 +255,6 @@ class World:
         # A tmpfs has a limit of its own: by default half of memory.
         return max(0.0, self.total * 0.5 - self._shmem)
 
-    def is_immortal(self, process):
-        """Whether this one is still there and no signal of ours will end it."""
-        body = self.bodies.get(process)
-        return body is not None and body.immortal
-
     def used(self):
         return self._used
 
@@ -322,6 +317,7 @@ class World:
 
     def _perform(self, request, now_ns):
         self.decisions.append((now_ns, request, self._short()))
+        self.mortal_at.append(frozenset(b.id for b in self.bodies.values() if not b.immortal))
         if self.sampled_ns != self.now_ns:
             self.stale.append(request)
         news = []

@@ -146,6 +146,24 @@ MUTANTS = (
         "hunt.victims",
         "SIGKILL goes to members that have already left",
     ),
+    Mutant(
+        "core/hunt.py",
+        "dying=still_dying(seen, hunt))",
+        "dying=())",
+        "memory that is back makes the guard forget who is still dying",
+    ),
+    Mutant(
+        "core/hunt.py",
+        "if event.now_ns >= ending.patient_until_ns:",
+        "if event.now_ns < 0:",
+        "who is dying is waited for without end",
+    ),
+    Mutant(
+        "core/policy.py",
+        "spared = spared.union(*(ending.left for ending in seen.dying))",
+        "spared = spared.union()",
+        "who is dying is killed again",
+    ),
     # Who.
     Mutant(
         "core/judge.py",
@@ -374,6 +392,12 @@ MUTANTS = (
         "        if any(victim.pid in self._never for victim in request.victims):\n            return False",
         "        if not request.victims:\n            return False",
         "cgroup.kill takes a shielded member along",
+    ),
+    Mutant(
+        "effects/end.py",
+        "return all(pid not in self._never and self._may_go(pid) for pid in strangers)",
+        "return all(pid not in self._never for pid in strangers)",
+        "cgroup.kill takes along whom a rule protects and no survey showed",
     ),
     Mutant(
         "effects/end.py",

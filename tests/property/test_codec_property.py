@@ -59,6 +59,7 @@ EVENTS = st.one_of(
     ),
     st.builds(events.Gone, SIZES, IDS),
     st.builds(events.Refused, SIZES, IDS, TEXTS),
+    st.builds(events.Reset, SIZES, TEXTS, st.booleans()),
 )
 TRACKS = st.builds(Track, FLOATS, FLOATS, FLOATS, SIZES, SIZES, FLOATS)
 HUNTS = st.one_of(

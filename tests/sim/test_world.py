@@ -11,7 +11,7 @@ from forestall.core.events import End, Missed, Refused, Surveyed
 from forestall.core.model import Force, Role, Standing
 from forestall.core.policy import step
 from forestall.core.rules import DEFAULT_RULES
-from forestall.core.state import Ending
+from forestall.core.state import Choosing, Ending
 from forestall.core.units import SECOND
 from tests.fakes.world import World
 from tests.sim.drawing import GOLDEN, PAGE, page, transitions_of, write
@@ -49,26 +49,37 @@ def test_safety_and_liveness(seed, tally):
 
 
 def _one_at_a_time(world):
-    """Between two different victims lies the end of the first, or all its patience."""
+    """Nobody new is chosen while somebody who was ended, and can die, still has time for it.
+
+    Nor while somebody has been asked and may still obey, unless memory came back meanwhile and
+    that was told: then it is another shortage, with a judgement of its own.
+    """
     before_ns, before = 0, None
-    rests = [now_ns for now_ns, tell in world.told if tell.what == "outcome"]
-    for now_ns, request, _ in world.decisions:
-        if before is not None and set(request.victims) - set(before.victims):
-            if any(before_ns <= rest_ns <= now_ns for rest_ns in rests):
-                # Memory was back in between: this is another shortage. Counted, for it may
-                # find the first victim still dying, and should be rare.
-                world.hasty += bool(set(before.victims) & world.bodies.keys())
-                before_ns, before = now_ns, request
-                continue
-            waited_ns = now_ns - before_ns
-            first = set(before.victims) & world.bodies.keys()
-            stuck = [b for b in first if world.bodies[b].immortal]
-            patient = waited_ns >= DEFAULT_RULES.kill_patience_ns
-            assert len(stuck) == len(first) or patient, "a second victim while the first had time"
-        elif before is not None and request.force is before.force is Force.TERM:
+    rests = [
+        now_ns
+        for now_ns, tell in world.told
+        if tell.what == "outcome" and "was asked to end and has not" in tell.sentence
+    ]
+    killed = {}
+    for (now_ns, request, _), mortal in zip(world.decisions, world.mortal_at, strict=True):
+        victims = set(request.victims)
+        earlier = set(before.victims) if before is not None else set()
+        dying = [
+            victim
+            for victim, killed_ns in killed.items()
+            if victim in mortal and now_ns - killed_ns < DEFAULT_RULES.kill_patience_ns
+        ]
+        assert victims <= earlier or dying == [], f"{request} while others still had time to die"
+        if before is not None and before.force is Force.TERM:
+            rested = any(before_ns <= rest_ns <= now_ns for rest_ns in rests)
+            waited = victims <= earlier or rested or not earlier & mortal
+            assert waited, f"{request} while others had been asked"
+            again = request.force is Force.TERM and victims <= earlier
             # Who refused may be asked again after a rest: the answer comes at once.
-            refusers = all(world.is_immortal(victim) for victim in request.victims)
-            assert refusers or now_ns - before_ns >= SECOND, "asked twice"
+            soon = now_ns - before_ns < SECOND and victims & mortal
+            assert not (again and soon), "asked twice"
+        if request.force is Force.KILL:
+            killed |= dict.fromkeys(victims, now_ns)
         before_ns, before = now_ns, request
 
 
@@ -137,7 +148,11 @@ def take_note(tally, world):
             ),
             "clock stalls": world.stalls,
             "calm worlds": not asked,
-            "second shortages": world.hasty,
+            "second shortages": sum(
+                isinstance(state.hunt, Choosing) and state.hunt.since_ns > hunt.since_ns
+                for state, _, _ in world.diary
+                for hunt in state.dying
+            ),
         }
     )
 
@@ -150,7 +165,6 @@ def test_the_worlds_are_hostile_enough(tally):
     rare = {what: count for what, count in tally["happened"].items() if count < 10}
 
     assert rare == {}
-    assert tally["happened"]["second shortages"] <= len(SEEDS) // 10
 
 
 @pytest.mark.skipif(len(SEEDS) < 1000, reason="fewer worlds than the golden file was drawn from")

@@ -13,11 +13,13 @@ import pytest
 
 from forestall.core.events import End, Gone, Refused
 from forestall.core.model import Force, ProcessId
-from forestall.effects.end import EndProcess
+from forestall.effects.end import FOLDERS_MAX, STRANGERS_MAX, EndProcess
+from forestall.guard.glance import cgroup2_root
 from forestall.kernel.errors import KernelFormatError
 from forestall.kernel.processes import identify
 
 DEATH_MS = 10_000
+HOG_UNIT = "/app.slice/app-hog.scope"
 DEAF = (
     "import signal; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
 )
@@ -180,6 +182,27 @@ def test_a_victim_that_ignores_sigterm_is_ended_by_sigkill(children, bystander, 
     assert lives(bystander)
 
 
+def test_a_stopped_victim_is_ended_by_sigkill_and_a_stopped_bystander_stays_stopped(
+    children, bystander, ender
+):
+    """Somebody froze them (Ctrl-Z, a debugger): SIGTERM waits, SIGKILL does not."""
+    frozen, stopped = children(), children()
+    for child in (frozen, stopped):
+        child.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
+    victim = identify(frozen.pid)
+    end = ender()
+
+    end.perform(request(victim, force=Force.TERM), 1)
+    waits = lives(frozen)
+    end.perform(request(victim, force=Force.KILL), 2)
+
+    assert waits
+    assert frozen.wait(DEATH_MS / 1000) == -signal.SIGKILL
+    assert Path(f"/proc/{stopped.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    assert lives(bystander)
+
+
 def test_a_family_goes_root_first_and_every_death_is_told(children, bystander, ender):
     """The maker must not fork another while its children are ended."""
     maker = children(FAMILY.format(count=6))
@@ -311,22 +334,23 @@ def test_memory_is_reaped_after_sigkill_and_never_after_sigterm(children, bystan
     assert lives(bystander)
 
 
-def unit(root, path):
+def unit(root, path, *members):
     folder = root / path.lstrip("/")
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "cgroup.kill").write_text("")
+    (folder / "cgroup.procs").write_text("".join(f"{pid}\n" for pid in members))
     return folder / "cgroup.kill"
 
 
 def test_a_unit_goes_by_cgroup_kill_too(children, bystander, ender, tmp_path):
     """Whatever a member forks between two signals goes with it."""
-    killer = unit(tmp_path, "/app.slice/app-hog.scope")
+    killer = unit(tmp_path, HOG_UNIT)
     victim = identify(children().pid)
     end = ender(cgroup_root=str(tmp_path))
 
-    end.perform(request(victim, force=Force.TERM, cgroup="/app.slice/app-hog.scope"), 1)
+    end.perform(request(victim, force=Force.TERM, cgroup=HOG_UNIT), 1)
     after_term = killer.read_text()
-    end.perform(request(victim, force=Force.KILL, cgroup="/app.slice/app-hog.scope"), 2)
+    end.perform(request(victim, force=Force.KILL, cgroup=HOG_UNIT), 2)
 
     assert after_term == ""
     assert killer.read_text() == "1"
@@ -335,17 +359,105 @@ def test_a_unit_goes_by_cgroup_kill_too(children, bystander, ender, tmp_path):
 
 @pytest.mark.parametrize("how", ["dry", "nobody", "never", "climbs"])
 def test_a_unit_is_left_alone_when_its_victims_are(how, children, bystander, ender, tmp_path):
-    killer = unit(tmp_path / "cg", "/app.slice/app-hog.scope")
+    killer = unit(tmp_path / "cg", HOG_UNIT)
     victim = identify(children().pid)
     gone = ProcessId(victim.pid, 1)
     never = {victim.pid} if how == "never" else set()
     end = ender(cgroup_root=str(tmp_path / "cg"), dry_run=how == "dry", never=never)
     victims = {"nobody": (gone,), "never": (identify(children().pid), victim)}.get(how, (victim,))
-    path = "/../cg/app.slice/app-hog.scope" if how == "climbs" else "/app.slice/app-hog.scope"
+    path = "/../cg/app.slice/app-hog.scope" if how == "climbs" else HOG_UNIT
 
     end.perform(request(*victims, cgroup=path), 1)
 
     assert killer.read_text() == ""
+    assert lives(bystander)
+
+
+@pytest.mark.parametrize("below", [False, True])
+@pytest.mark.parametrize("may_go", [False, True])
+def test_a_unit_with_somebody_protected_whom_no_survey_showed_ends_member_by_member(
+    below, may_go, children, bystander, ender, tmp_path
+):
+    """cgroup.kill asks nobody, and takes the groups below with it."""
+    victim = identify(children().pid)
+    unit(tmp_path, HOG_UNIT + "/payload")
+    unit(tmp_path, HOG_UNIT + "/payload/deep", *([bystander.pid] if below else []))
+    killer = unit(tmp_path, HOG_UNIT, victim.pid, *([] if below else [bystander.pid]))
+    asked = []
+    end = ender(cgroup_root=str(tmp_path), may_go=lambda pid: asked.append(pid) or may_go)
+
+    end.perform(request(victim, cgroup=HOG_UNIT), 1)
+    (pidfd,) = end.watched
+
+    assert asked == [bystander.pid]
+    assert killer.read_text() == ("1" if may_go else "")
+    assert ended(pidfd), "the chosen one goes either way"
+    assert lives(bystander)
+
+
+@pytest.fixture
+def real_unit():
+    """A control group of the kernel's own, with a group below it; gone afterwards."""
+    root = cgroup2_root()
+    name = f"/forestall-test-{os.getpid()}.scope"
+    below = Path(f"{root}{name}/below")
+    try:
+        below.mkdir(parents=True)
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error.strerror}")
+    if not (below.parent / "cgroup.kill").exists():
+        below.rmdir()
+        below.parent.rmdir()
+        pytest.skip("no cgroup.kill before Linux 5.14")
+    yield root, name
+    for folder in (below, below.parent):
+        for pid in (folder / "cgroup.procs").read_text().split():
+            Path(f"{root}/cgroup.procs").write_text(pid)
+        folder.rmdir()
+
+
+@pytest.mark.parametrize("may_go", [False, True])
+def test_a_real_unit_goes_with_who_forked_unseen_and_not_with_who_is_protected(
+    may_go, children, bystander, ender, real_unit
+):
+    root, name = real_unit
+    chosen, unseen = children(), children()
+    Path(f"{root}{name}/cgroup.procs").write_text(str(chosen.pid))
+    Path(f"{root}{name}/below/cgroup.procs").write_text(str(unseen.pid))
+    end = ender(cgroup_root=root, may_go=lambda _pid: may_go)
+
+    end.perform(request(identify(chosen.pid), cgroup=name), 1)
+
+    assert chosen.wait(DEATH_MS / 1000) == -signal.SIGKILL
+    if may_go:
+        assert unseen.wait(DEATH_MS / 1000) == -signal.SIGKILL
+    else:
+        assert lives(unseen)
+    assert lives(bystander)
+
+
+@pytest.mark.parametrize("how", ["unreadable", "garbled", "another namespace", "crowd", "wide"])
+def test_a_unit_whose_members_are_not_known_ends_member_by_member(
+    how, children, bystander, ender, tmp_path
+):
+    victim = identify(children().pid)
+    killer = unit(tmp_path, HOG_UNIT, victim.pid)
+    procs = killer.with_name("cgroup.procs")
+    if how == "unreadable":
+        procs.unlink()
+    elif how == "wide":
+        for number in range(FOLDERS_MAX + 1):
+            unit(tmp_path, f"{HOG_UNIT}/{number}")
+    else:
+        crowd = "\n".join(str(pid) for pid in range(10_000, 10_001 + STRANGERS_MAX))
+        procs.write_text({"garbled": "12 x", "another namespace": "0\n", "crowd": crowd}[how])
+    end = ender(cgroup_root=str(tmp_path), may_go=lambda _pid: True)
+
+    end.perform(request(victim, cgroup=HOG_UNIT), 1)
+    (pidfd,) = end.watched
+
+    assert killer.read_text() == ""
+    assert ended(pidfd)
     assert lives(bystander)
 
 

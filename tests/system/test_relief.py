@@ -3,6 +3,7 @@
 import errno
 import marshal
 import os
+import resource
 import select
 import signal
 import socket
@@ -175,6 +176,34 @@ def test_a_record_is_written_piece_by_piece_and_appears_whole(tmp_path):
     assert folder.stat().st_mode & 0o007 == 0
 
 
+def test_a_full_disk_leaves_no_record_that_looks_whole(tmp_path):
+    """What is on the disk afterwards is what was whole before, and one sentence says why."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        answers = Bench(tmp_path).ask(
+            piece("episode-1.jsonl", b"whole\n"),
+            piece("episode-2.jsonl", b"x" * 900, False),
+            piece("episode-2.jsonl", b"y" * 900, False),
+            piece("episode-2.jsonl", b"z\n"),
+            piece("episode-3.jsonl", b"whole\n"),
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+    assert answers == [
+        {"op": "written", "name": "episode-1.jsonl"},
+        {"op": "failed", "what": "writing a record", "why": "[Errno 27] File too large"},
+        {"op": "written", "name": "episode-3.jsonl"},
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "episode-1.jsonl",
+        "episode-3.jsonl",
+    ]
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -223,7 +252,7 @@ def test_a_file_where_the_folder_should_be_is_an_answer(tmp_path):
     (tmp_path / "records").write_text("in the way")
     (answer,) = Bench(tmp_path / "records").ask(piece("episode-1.jsonl", b"x"))
 
-    assert (answer["op"], answer["what"]) == ("failed", "write")
+    assert (answer["op"], answer["what"]) == ("failed", "writing a record")
 
 
 def test_what_relief_does_not_know_or_does_not_do_is_answered(tmp_path):

@@ -1,16 +1,20 @@
 """The root of the command line: lazy, suggesting, and one exit code per kind of trouble."""
 
+import select
 import subprocess
 import sys
+import threading
 
 import click
 import pytest
 
 from forestall.cli import exits, main
-from forestall.cli.run import read_interval
+from forestall.cli.run import other_killers, read_interval, refuse_second, without_root
 from forestall.cli.table import all_rows
 from forestall.config.errors import ConfigError, Problem
+from forestall.config.lint import Process
 from forestall.control.errors import Refused, Unreachable
+from forestall.control.server import Server
 from forestall.core.units import MS, SECOND
 
 
@@ -89,3 +93,61 @@ def test_an_interval_that_makes_no_sense_is_refused(text):
 def test_every_command_loads_and_has_help(row, capsys):
     assert main.run([row.name, "--help"]) == exits.FINE.code
     assert "Usage: forestall" in capsys.readouterr().out
+
+
+def test_an_ordinary_user_is_told_what_is_missing_and_how_to_have_it():
+    (said,) = without_root(1001, ".venv/bin/forestall")
+
+    assert "only your own processes (uid 1001)" in said
+    assert "sudo .venv/bin/forestall install" in said
+    assert without_root(0, "forestall") == []
+
+
+@pytest.fixture
+def other_guard(tmp_path):
+    """A guard that answers, and where."""
+    path = str(tmp_path / "other.sock")
+    server = Server(
+        path, {"GetStatus": lambda _parameters, _peer: {"status": {"guard": {"pid": 7}}}}
+    )
+    server.open()
+    done = threading.Event()
+
+    def serve():
+        now_ns = 0
+        while not done.is_set():
+            now_ns += SECOND
+            poll = select.poll()
+            for fd, mask in server.fds(now_ns):
+                poll.register(fd, mask)
+            for fd, mask in poll.poll(20):
+                server.ready(fd, mask, now_ns)
+            server.pump(now_ns)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield path
+    done.set()
+    thread.join()
+    server.close()
+
+
+def test_a_second_guard_is_refused_and_the_first_is_named(other_guard, tmp_path):
+    """Two guards that see the same shortage end two victims."""
+    with pytest.raises(click.ClickException, match="process 7 guards here already") as caught:
+        refuse_second([str(tmp_path / "nobody.sock"), other_guard])
+
+    assert other_guard in caught.value.message
+    refuse_second([str(tmp_path / "nobody.sock")])
+
+
+def test_the_killers_of_others_are_named_at_the_start():
+    here = [
+        Process(pid=5, name="earlyoom", uid=0),
+        Process(pid=6, name="bash", uid=0),
+        Process(pid=7, name="systemd-oomd", uid=998),
+    ]
+    said = other_killers(here)
+
+    assert [line.partition(" ")[0] for line in said] == ["earlyoom", "systemd-oomd"]
+    assert "process 5" in said[0]

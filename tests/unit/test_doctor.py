@@ -1,6 +1,7 @@
 """What doctor finds, on values; and that it runs here."""
 
 import json
+from dataclasses import replace as replace_machine
 
 import pytest
 
@@ -9,7 +10,7 @@ from forestall.config.lint import Process
 from forestall.core.model import Memory
 from forestall.core.units import GIB
 from forestall.core.value import replace
-from forestall.inspect.doctor import Machine, Severity, examine, read_knobs
+from forestall.inspect.doctor import KNOBS, Machine, Severity, examine, read_knobs
 from forestall.kernel.features import CAPABILITIES, Features
 
 GOOD = Features(
@@ -35,9 +36,13 @@ GOOD = Features(
 MEMORY = Memory(8 * GIB, 4 * GIB, 4 * GIB, 4 * GIB, 4 * GIB)
 
 
-def titles(memory=MEMORY, processes=(), knobs=None, **changes):
+def titles(memory=MEMORY, processes=(), knobs=None, uid=0, **changes):
     machine = Machine(
-        features=replace(GOOD, **changes), memory=memory, processes=processes, knobs=knobs
+        features=replace(GOOD, **changes),
+        memory=memory,
+        processes=processes,
+        knobs=knobs,
+        uid=uid,
     )
     return [(finding.title, finding.severity) for finding in examine(machine)]
 
@@ -61,6 +66,7 @@ def test_a_good_machine_has_no_findings():
         ({"container": "docker"}, "inside a container (docker)", Severity.ADVICE),
         ({"memory": replace(MEMORY, swap_total_bytes=0)}, "no swap", Severity.ADVICE),
         ({"memory": replace(MEMORY, swap_total_bytes=99 * GIB)}, "swap of", Severity.ADVICE),
+        ({"uid": 1000}, "not root (uid 1000)", Severity.ADVICE),
         ({"knobs": {"panic_on_oom": 1}}, "panic_on_oom", Severity.PROBLEM),
         ({"knobs": {"overcommit_memory": 2}}, "overcommit_memory", Severity.ADVICE),
         ({"knobs": {"oom_kill_allocating_task": 1}}, "oom_kill_all", Severity.PROBLEM),
@@ -94,6 +100,32 @@ def test_the_worst_comes_first():
     found = titles(process_mrelease=False, psi=False)
 
     assert [severity for _title, severity in found] == [Severity.PROBLEM, Severity.ADVICE]
+
+
+def test_every_finding_says_what_it_means_and_what_to_do():
+    """Of a machine on which everything is wrong that can be."""
+    bad = Machine(
+        features=replace(
+            GOOD,
+            pidfd_open=False,
+            process_mrelease=False,
+            psi=False,
+            cgroup_mount="",
+            hidepid=True,
+            capabilities=frozenset(),
+            container="lxc",
+        ),
+        memory=replace(MEMORY, swap_total_bytes=0),
+        knobs=dict.fromkeys(KNOBS, 2),
+        processes=(
+            Process(pid=5, name="earlyoom", uid=0),
+            Process(pid=6, name="sshd", uid=0, oom_score_adj=-17),
+        ),
+    )
+    found = examine(bad) + examine(replace_machine(bad, uid=1000))
+
+    assert len({finding.title for finding in found}) >= 14
+    assert all(finding.means and finding.remedy for finding in found)
 
 
 def test_knobs_that_cannot_be_read_are_left_out(tmp_path):

@@ -194,6 +194,52 @@ def test_changed_settings_and_records_stay_unless_purged(tmp_path):
         one.uninstall(purge=False)
 
 
+def heralds_folders(root):
+    """What systemd makes for herald's DynamicUser, with something in it."""
+    for parent, name, kept in (("lib", "forestall-herald", "spool"), ("log", "forestall", "x.log")):
+        folder = root / "var" / parent / "private" / name
+        folder.mkdir(parents=True)
+        (folder / kept).write_text("kept")
+        (root / "var" / parent / name).symlink_to(f"private/{name}")
+
+
+def test_purge_takes_heralds_spool_and_logs_too(tmp_path):
+    one, _ = installer(tmp_path)
+    one.install()
+    heralds_folders(tmp_path)
+    one.uninstall(purge=True)
+
+    assert everything(tmp_path) == []
+    assert not list(tmp_path.rglob("forestall*"))
+
+
+def test_what_an_uninstall_has_left_can_be_purged_afterwards(tmp_path):
+    one, lines = installer(tmp_path)
+    one.install()
+    at(tmp_path, SETTINGS_FILE).write_text("[timing]\n")
+    heralds_folders(tmp_path)
+    one.uninstall(purge=False)
+    left = everything(tmp_path)
+    one.uninstall(purge=True)
+
+    assert sum("uninstall --purge removes it" in line for line in lines) == 3
+    assert len(left) == 3
+    assert everything(tmp_path) == []
+    with pytest.raises(AdminError, match="no installation"):
+        one.uninstall(purge=True)
+
+
+def test_empty_folders_of_herald_go_with_their_links(tmp_path):
+    one, _ = installer(tmp_path)
+    one.install()
+    heralds_folders(tmp_path)
+    for kept in ("lib/private/forestall-herald/spool", "log/private/forestall/x.log"):
+        (tmp_path / "var" / kept).unlink()
+    one.uninstall(purge=False)
+
+    assert not list(tmp_path.rglob("forestall*"))
+
+
 def test_purge_takes_changed_settings_and_records_too(tmp_path):
     one, _ = installer(tmp_path)
     one.install()

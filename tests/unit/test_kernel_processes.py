@@ -339,3 +339,44 @@ def test_identify_tells_who_has_a_number_now(proc):
     assert identify(100, str(proc.root)) == ProcessId(100, 4711)
     with pytest.raises(ProcessGone):
         identify(101, str(proc.root))
+
+
+@pytest.mark.parametrize(
+    ("who", "goes"),
+    [
+        ({"comm": "worker"}, True),
+        ({"comm": "db"}, False),
+        ({"comm": "sshd"}, False),
+        ({"comm": "worker", "adj": -950}, False),
+        ({"comm": "forestall-x", "parent": OWN}, False),
+        ({"comm": "kworker", "flags": 0x208040}, False),
+    ],
+    ids=["nobody special", "a rule", "a session", "the kernel was told", "ours", "the kernel's"],
+)
+def test_of_a_unit_goes_only_who_nothing_protects(proc, who, goes):
+    """Whoever is too small for a survey is judged all the same before a unit ends as one."""
+    proc.process(700, anon_kib=500, **who)
+    seen = table(proc, rules=RULES[:1])
+    seen.survey(clock())
+
+    assert seen.may_go(700) is goes
+    assert 700 not in seen._known
+
+
+def test_of_a_unit_who_is_unknown_may_not_go(proc):
+    """A rule asks for the command line, and now is not the time to read it."""
+    proc.process(700, anon_kib=500)
+    proc.process(701, anon_kib=500)
+    proc.write("proc/701/stat", "garbled")
+
+    assert not table(proc, rules=RULES).may_go(700)
+    assert not table(proc).may_go(701)
+    assert table(proc).may_go(702), "nobody is there"
+
+
+def test_of_a_unit_a_mark_protects_too(proc):
+    proc.process(700, anon_kib=500, start=77)
+    seen = table(proc)
+    seen.mark(ProcessId(700, 77), Standing.NEVER, "a person said so")
+
+    assert not seen.may_go(700)

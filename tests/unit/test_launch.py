@@ -78,12 +78,31 @@ stage.main()
     assert keys == ["timing.grace", "timing.interval"]
 
 
-def test_somebody_without_root_guards_their_own_processes_in_their_own_folders():
-    fitted = launch.fit_to_user(Options(), 1000, {"XDG_RUNTIME_DIR": "/run/user/1000"})
+def test_somebody_without_root_guards_their_own_processes_in_their_own_folders(tmp_path):
+    environment = {"XDG_RUNTIME_DIR": str(tmp_path), "HOME": "/home/ada"}
+    fitted = launch.fit_to_user(Options(), 1000, environment)
 
     assert fitted.only_uid == 1000
-    assert fitted.socket_path == "/run/user/1000/forestall/control.sock"
+    assert fitted.socket_path == f"{tmp_path}/forestall/control.sock"
+    assert fitted.record_dir == "/home/ada/.local/state/forestall"
     assert launch.fit_to_user(Options(), 0, {}) == Options()
+
+
+def test_without_a_run_time_folder_the_socket_is_at_home():
+    """After su, or in cron: /run/user/UID was never made, and only root could make it."""
+
+    def nowhere(_path):
+        return False
+
+    home, state = {"HOME": "/home/ada"}, {"XDG_STATE_HOME": "/s", "HOME": "/home/ada"}
+
+    assert launch.user_socket(7, home, is_folder=nowhere) == (
+        "/home/ada/.local/state/forestall/control.sock"
+    )
+    assert launch.user_socket(7, state, is_folder=nowhere) == "/s/forestall/control.sock"
+    assert launch.user_socket(7, home, is_folder=lambda path: path == "/run/user/7") == (
+        "/run/user/7/forestall/control.sock"
+    )
 
 
 def test_what_somebody_set_is_kept_without_root():
@@ -109,6 +128,20 @@ def test_what_others_can_write_is_not_trusted(tmp_path):
         trust.check_tree(tmp_path / "a", owners=US)
 
     assert [problem.file for problem in caught.value.problems] == [str(file)]
+
+
+def test_of_a_bad_folder_only_itself_is_named(tmp_path):
+    """A clone in somebody's home has one owner, not a thousand problems."""
+    for name in ("good/a.py", "bad/deep/b.py", "bad/c.py"):
+        (tmp_path / name).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    for name in ("bad", "bad/deep", "bad/c.py"):
+        (tmp_path / name).chmod(0o777)
+
+    with pytest.raises(TrustError) as caught:
+        trust.check_tree(tmp_path, owners=US)
+
+    assert [problem.file for problem in caught.value.problems] == [str(tmp_path / "bad")]
 
 
 def test_a_folder_above_that_others_can_write_spoils_the_tree(tmp_path):

@@ -24,7 +24,7 @@ from forestall.core.rules import (
     above,
     available,
 )
-from forestall.core.state import Calm, Choosing, Ending, Settling, begin
+from forestall.core.state import DYING_MAX, Calm, Choosing, Ending, Settling, begin, under
 from forestall.core.units import GIB, MIB, MS, SECOND, TIB
 from forestall.core.value import replace
 from tests.fakes.builders import activity, memory, row, sampled, surveyed
@@ -695,3 +695,76 @@ def test_swap_that_filled_up_long_ago_is_no_overrun():
         assert not play.find(End)
         if play.find(Survey):
             play.survey(HOG, OTHER)
+
+
+def killed_and_memory_back():
+    """A hog was killed; memory came back by other hands; the hog is still there."""
+    play = Play().until_ending(HOG, OTHER, BYSTANDER, share=SHARE_OUT).sample(SHARE_AMPLE)
+    assert play.told("outcome")
+    assert isinstance(play.state.hunt, Calm)
+    return play
+
+
+def test_who_was_killed_and_is_not_gone_comes_before_a_second_victim():
+    play = killed_and_memory_back().sample(SHARE_OUT).survey(HOG, OTHER, BYSTANDER)
+    waiting = play.state.hunt
+    late = play.sample(SHARE_OUT).asked
+    play.feed(Gone(play.now_ns, HOG.id))
+
+    assert isinstance(waiting, Ending)
+    assert waiting.left == {HOG.id}
+    assert [tell.what for tell in late] == []
+    assert isinstance(play.state.hunt, Settling)
+    assert play.state.dying == ()
+
+
+def test_a_dying_victim_is_not_waited_for_beyond_the_patience_of_its_kill():
+    play = killed_and_memory_back().sample(SHARE_OUT).survey(HOG, OTHER, BYSTANDER)
+    play.sample(SHARE_OUT, TERM_RULES.kill_patience_ns).survey(HOG, OTHER, BYSTANDER)
+    (end,) = play.find(End)
+
+    assert end.victims == (OTHER.id,)
+
+
+def test_who_has_not_died_of_its_kill_is_neither_waited_for_nor_killed_again():
+    """Uninterruptible sleep: a second SIGKILL would add nothing to the first."""
+    play = killed_and_memory_back().sample(SHARE_AMPLE, TERM_RULES.kill_patience_ns)
+    play.sample(SHARE_OUT).survey(HOG, OTHER, BYSTANDER)
+    (end,) = play.find(End)
+
+    assert end.victims == (OTHER.id,)
+
+
+@pytest.mark.parametrize("held", [None, 100 * MIB], ids=["nothing", "little"])
+def test_a_dying_victim_whose_memory_is_free_is_not_waited_for(held):
+    """process_mrelease has freed it, and it still waits for a processor to leave on."""
+    rest = () if held is None else (replace(HOG, anon_bytes=held),)
+    play = killed_and_memory_back().sample(SHARE_OUT).survey(*rest, OTHER, BYSTANDER)
+    (end,) = play.find(End)
+
+    assert end.victims == (OTHER.id,)
+
+
+def test_a_dying_victim_is_forgotten_once_it_is_gone():
+    play = killed_and_memory_back()
+    play.feed(Gone(play.now_ns, HOG.id)).sample(SHARE_OUT).survey(OTHER, BYSTANDER)
+    (end,) = play.find(End)
+
+    assert end.victims == (OTHER.id,)
+
+
+def test_new_rules_do_not_forget_who_is_dying():
+    play = Play().until_ending(HOG, OTHER, BYSTANDER, share=SHARE_OUT)
+    play.state = under(play.state, TERM_RULES)
+    play.sample(SHARE_OUT).survey(HOG, OTHER, BYSTANDER)
+
+    assert not play.find(End)
+    assert isinstance(play.state.hunt, Ending)
+
+
+def test_of_many_that_are_dying_the_oldest_are_forgotten_first():
+    play = Play()
+    for pid in range(100, 100 + DYING_MAX + 3):
+        play.until_ending(row(pid, 9 * GIB), BYSTANDER, share=SHARE_OUT).sample(SHARE_AMPLE)
+
+    assert [ending.victims[0].pid for ending in play.state.dying] == list(range(103, 111))

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from forestall import __version__
 from forestall.core.codec import decode, encode
 from forestall.core.events import Gone, Sampled
 from forestall.core.model import Stage
@@ -12,7 +13,7 @@ from forestall.core.rules import DEFAULT_RULES, Limit, Trigger, available
 from forestall.core.state import Calm, begin
 from forestall.core.units import GIB, MIB, MS, SECOND
 from forestall.core.value import replace
-from forestall.recorder.ring import BEFORE_ENTRIES, PIECE_BYTES, Ring
+from forestall.recorder.ring import BEFORE_ENTRIES, FORMAT_VERSION, PIECE_BYTES, Ring
 from tests.fakes.builders import row, sampled, surveyed
 
 RULES = replace(DEFAULT_RULES, triggers=(Trigger("out", Stage.KILL, (available(Limit(0.02)),)),))
@@ -96,7 +97,8 @@ def test_an_episode_begins_with_the_calm_before_it_and_holds_every_event():
     head, *entries = tape.lines("one")
     names = [entry["event"]["_"] for entry in entries]
 
-    assert head["version"] == 1
+    assert head["version"] == FORMAT_VERSION
+    assert head["forestall"] == __version__
     assert names.count("Gone") == 1
     assert names.count("Surveyed") == 2
     assert len(entries) >= BEFORE_ENTRIES

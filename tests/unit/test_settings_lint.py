@@ -81,6 +81,14 @@ def test_the_old_never_is_found_in_settings_and_in_processes():
     assert [key for key, what in found if "1.7%" in what] == ["guard.oom_score_adj", ""]
 
 
+def test_without_swap_a_limit_on_swap_keeps_no_kill_from_coming_first():
+    """There a limit on free swap always holds, and the one on memory decides alone."""
+    text = '[triggers.nearly-exhausted]\nwhen = ["available < 1%"]\n'
+
+    assert says(text, "kills at once", memory=memory(swap=0)) == ["triggers.nearly-exhausted"]
+    assert says(text, "kills at once", memory=memory(swap=GIB)) == []
+
+
 def test_a_kill_that_always_comes_before_the_polite_stage_is_found():
     text = """
 [triggers.exhausted]
@@ -120,6 +128,12 @@ def test_a_trigger_on_stalls_without_psi_is_found():
 
     assert says(text, "does not measure stalls", psi=False) == ["triggers.mine"]
     assert says(text, "does not measure stalls", psi=None) == []
+
+
+def test_a_trigger_on_waiting_for_a_disk_without_psi_is_found():
+    text = '[triggers.mine]\nstage = "kill"\nwhen = ["available < 9%", "stall_io[2s] > 20%"]\n'
+
+    assert says(text, "does not measure stalls", psi=False) == ["triggers.mine"]
 
 
 def test_a_forecast_alone_that_ends_processes_is_found():

@@ -1,7 +1,9 @@
 """What the guard says: fields nobody can forge, lines nobody can break, and never a wait."""
 
 import os
+import signal
 import socket
+import termios
 
 import pytest
 
@@ -148,6 +150,62 @@ def test_a_journal_that_is_full_costs_nothing_and_is_counted(listener, keep):
         speaker.say(told(sentence="x" * 200), n)
 
     assert speaker.dropped > 0
+
+
+@pytest.fixture
+def impatient():
+    """A write that waits would wait for ever: fail instead."""
+
+    def fail(_number, _frame):
+        raise AssertionError("the guard waited for a reader")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(10)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_a_terminal_that_was_stopped_holds_nobody_up(keep, impatient):
+    """Ctrl-S under ``make run``: what would be said is dropped, and guarding goes on."""
+    master, terminal = os.openpty()
+    speaker = keep(Speaker("plain", terminal))
+    speaker.say(told(), 1)
+    termios.tcflow(terminal, termios.TCOOFF)
+    speaker.say(told(), 2)
+    stopped = speaker.dropped
+    termios.tcflow(terminal, termios.TCOON)
+    speaker.say(told(), 3)
+    shown = b""
+    while shown.count(b"\n") < 2:
+        shown += os.read(master, 4096)
+    os.close(terminal)
+    os.close(master)
+
+    assert stopped == speaker.dropped == 1
+    assert shown.count(b"forestall: decision") == 2
+
+
+def test_a_pipe_that_nobody_empties_holds_nobody_up(keep, impatient):
+    reader, writer = os.pipe()
+    speaker = keep(Speaker("plain", writer))
+    for number in range(300):
+        speaker.say(told(sentence="x" * 5000), number)
+    lines = os.read(reader, 1 << 20).splitlines()
+    os.close(reader)
+    os.close(writer)
+
+    assert speaker.dropped == 300 - len(lines) > 0
+    assert all(line.startswith(b"forestall: ") for line in lines)
+
+
+def test_a_log_on_a_full_disk_is_counted_and_not_raised(keep):
+    fd = os.open("/dev/full", os.O_WRONLY)
+    speaker = keep(Speaker("plain", fd))
+    speaker.say(told(), 1)
+    os.close(fd)
+
+    assert speaker.dropped == 1
 
 
 def test_a_closed_error_stream_is_counted_and_not_raised(keep):

@@ -1,6 +1,8 @@
 """What status shows: everything the guard said, unknown for what it did not, nothing hostile."""
 
+import inspect
 import json
+import re
 import threading
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from forestall.cli import main
 from forestall.cli.status import render
 from forestall.control.server import Server
+from forestall.core.rules import Signal
 
 STATUS = {
     "level": "medium",
@@ -158,3 +161,21 @@ def test_groups_past_half_of_their_own_limit_are_shown_the_fullest_first():
     assert "5.00 MiB left of its own 200 MiB, about 3.0 s at this pace" in lines[0]
     assert "/b/half" in lines[1]
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("signal", list(Signal), ids=lambda signal: signal.value)
+def test_every_signal_is_shown_in_its_own_unit(signal):
+    """stall_io was once shown as 0 B/s."""
+    unit = re.search(r"\[(.+)\]", form_of(signal)).group(1)
+    condition = {"signal": signal.value, "below": True, "limit": 0.25, "now": 0.5, "window_ns": 0}
+    trigger = {"name": "t", "stage": "kill", "holds": False, "conditions": [condition]}
+    text = render(STATUS | {"triggers": [trigger]}).plain
+
+    shown = {"share": "50% (< 25%)", "bytes": "0 B (< 0 B)", "bytes/s": "B/s (<", "ns": "s (<"}
+    assert shown[unit] in text
+
+
+def form_of(signal):
+    """The unit of a signal, out of the docstring below its name."""
+    source = inspect.getsource(Signal)
+    return source.partition(f'"{signal.value}"')[2].partition('"""')[2].partition('"""')[0]

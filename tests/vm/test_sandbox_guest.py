@@ -24,14 +24,29 @@ LEFT_OUT = {
     "ProcSubset=pid": {"meminfo", "pressure", "trigger", "drop_caches"},
     "RestrictRealtime=yes": {"realtime"},
 }
+# What each capability is for; each is tried without it.
+CAPABILITIES = {
+    "CAP_KILL": {"signal"},
+    "CAP_SYS_NICE": {"realtime", "nice"},
+    "CAP_SYS_RESOURCE": {"trigger", "adj"},
+    "CAP_SYS_PTRACE": {"exe", "descriptors"},
+    "CAP_DAC_OVERRIDE": {"cgroup.kill"},
+}
 SHUT = {"write-etc", "internet"}
 
 
 def sandbox():
     lines = render_unit().splitlines()
+    locked = [line for line in lines if line.startswith("LimitMEMLOCK")]
     first = next(n for n, line in enumerate(lines) if line.startswith("CapabilityBoundingSet"))
     last = next(n for n, line in enumerate(lines) if line.startswith("SystemCallErrorNumber"))
-    return [line for line in lines[first : last + 1] if not line.startswith("#")]
+    return locked + [line for line in lines[first : last + 1] if not line.startswith("#")]
+
+
+def without(capability):
+    words = [word.replace(f"{capability} ", "").replace(f" {capability}", "") for word in sandbox()]
+    assert words != sandbox()
+    return words
 
 
 def probe(words):
@@ -57,15 +72,22 @@ def cannot_do(output):
     return cases
 
 
+def test_every_capability_of_the_unit_is_tried():
+    (line,) = (line for line in sandbox() if line.startswith("CapabilityBoundingSet"))
+
+    assert line.partition("=")[2].split() == list(CAPABILITIES)
+
+
 def test_the_sandbox_lets_through_what_is_needed_and_what_is_left_out_would_not():
     cases = {"as it is": sandbox()}
     cases |= {word: [*sandbox(), word] for word in LEFT_OUT}
+    cases |= {name: without(name) for name in CAPABILITIES}
     cases["no mrelease"] = [word for word in sandbox() if "process_mrelease" not in word]
     script = "".join(f"echo '# {name}'\n{probe(words)}" for name, words in cases.items())
     said = []
 
     request = shell.Request(
-        command=script, put=(REPO / "tests/vm/sandbox_probe.py",), timeout_s=400
+        command=script, put=(REPO / "tests/vm/sandbox_probe.py",), timeout_s=600
     )
     shell.run(request, write=said.append)
     output = b"".join(said).decode()
@@ -75,3 +97,4 @@ def test_the_sandbox_lets_through_what_is_needed_and_what_is_left_out_would_not(
     assert cannot["as it is"] == SHUT
     assert cannot["no mrelease"] == SHUT | {"mrelease"}
     assert {word: cannot[word] - SHUT for word in LEFT_OUT} == LEFT_OUT
+    assert {name: cannot[name] - SHUT for name in CAPABILITIES} == CAPABILITIES

@@ -47,7 +47,18 @@ UNIT_FILE = f"/etc/systemd/system/{UNIT_NAME}"
 HERALD_FILE = f"/etc/systemd/system/{HERALD_NAME}"
 AGENT_FILE = f"/etc/systemd/user/{AGENT_NAME}"
 SETTINGS_FILE = f"/{MAIN_FILE}"
+SETTINGS_FOLDER = "/etc/forestall"
 STATE_FOLDER = "/var/lib/forestall"
+KEPT_FOLDERS = (
+    f"{SETTINGS_FOLDER}/forestall.toml.d",
+    SETTINGS_FOLDER,
+    STATE_FOLDER,
+    # systemd keeps what belongs to a DynamicUser= below private, and links to it.
+    "/var/lib/private/forestall-herald",
+    "/var/log/private/forestall",
+)
+"""What the services and their settings may leave behind, the innermost first."""
+LINKS = ("/var/lib/forestall-herald", "/var/log/forestall")
 MANIFEST = "manifest.json"
 PYTHON_LEAST = (3, 11)
 
@@ -225,11 +236,15 @@ class Installer:
 
         Raises: AdminError without an installation; OSError.
         """
-        manifest = self._known_manifest()
-        if manifest is None:
-            raise AdminError(f"there is no installation at {self._wish.prefix}")
         if self._real and os.geteuid() != 0:
             raise AdminError("uninstalling takes root; try sudo")
+        manifest = self._known_manifest()
+        if manifest is None:
+            # What an uninstall without purge has left can still be purged.
+            if purge and any(self._at(path).exists() for path in KEPT_FOLDERS):
+                self._purge()
+                return
+            raise AdminError(f"there is no installation at {self._wish.prefix}")
         if self._use_systemd and self._at(UNIT_FILE).exists():
             self._systemd.do("disable", "--now", UNIT_NAME)
         if self._use_systemd and self._at(HERALD_FILE).exists():
@@ -237,8 +252,7 @@ class Installer:
         for path, digest in manifest.files.items():
             self._remove_file(path, digest, purge=purge)
         if purge:
-            self._remove_folder("/etc/forestall")
-            self._remove_folder(STATE_FOLDER)
+            self._purge()
         self._leave_folders(manifest)
         if self._use_systemd:
             self._systemd.do("daemon-reload")
@@ -371,10 +385,15 @@ class Installer:
             shutil.rmtree(target)
             self._say(f"{path} is removed")
 
+    def _purge(self) -> None:
+        for path in reversed(KEPT_FOLDERS):
+            self._remove_folder(path)
+        self._remove_dead_links()
+
     def _leave_folders(self, manifest: Manifest) -> None:
         """Remove our folders where nothing of anybody's is left in them."""
-        ours = ("/etc/forestall/forestall.toml.d", "/etc/forestall", STATE_FOLDER, GRANT_FOLDER)
-        for path in (*ours, *reversed(manifest.folders)):
+        ours = (*KEPT_FOLDERS, GRANT_FOLDER)
+        for path in dict.fromkeys((*ours, *reversed(manifest.folders))):
             target = self._at(path)
             if target.is_symlink() or not target.is_dir():
                 continue
@@ -382,7 +401,14 @@ class Installer:
                 target.rmdir()
             except OSError:
                 if path in ours:
-                    self._say(f"{path} is not empty and stays; --purge removes it")
+                    self._say(f"{path} is not empty and stays; uninstall --purge removes it")
+        self._remove_dead_links()
+
+    def _remove_dead_links(self) -> None:
+        for path in LINKS:
+            link = self._at(path)
+            if link.is_symlink() and not link.exists():
+                link.unlink()
 
 
 def _digest(raw: bytes) -> str:

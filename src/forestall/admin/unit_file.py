@@ -68,9 +68,9 @@ _SURVIVE = (
 _SANDBOX = (
     Line(
         "CapabilityBoundingSet",
-        "CAP_KILL CAP_IPC_LOCK CAP_SYS_NICE CAP_SYS_RESOURCE CAP_SYS_PTRACE CAP_DAC_OVERRIDE",
-        "Signals; locked memory; priority; pressure triggers with short windows; reading what\n"
-        "others run and hold; cgroup.kill in folders that belong to users.",
+        "CAP_KILL CAP_SYS_NICE CAP_SYS_RESOURCE CAP_SYS_PTRACE CAP_DAC_OVERRIDE",
+        "Signals; priority; pressure triggers with short windows; reading what others run and\n"
+        "hold; cgroup.kill in folders that belong to users. Memory is locked by LimitMEMLOCK.",
     ),
     Line("NoNewPrivileges", "yes"),
     Line("ProtectSystem", "strict"),

@@ -15,7 +15,7 @@ import click
 from forestall import __version__
 from forestall.cli import exits
 from forestall.cli.table import SECTIONS, all_rows, present
-from forestall.config.errors import ConfigError
+from forestall.config.errors import ConfigError, TrustError
 from forestall.config.suggest import nearest
 from forestall.control.errors import ControlError, Refused, Unreachable
 from forestall.core.errors import ForestallError
@@ -111,13 +111,18 @@ def run(arguments: list[str]) -> int:
 def _complain(error: ForestallError) -> int:
     if isinstance(error, ConfigError):
         count = len(error.problems)
-        click.echo(f"forestall: {count} problem{'s' * (count != 1)} in the settings:", err=True)
+        what = f"{count} problem{'s' * (count != 1)} in the settings"
+        if isinstance(error, TrustError):
+            what = "root runs and obeys only what nobody else can change"
+        click.echo(f"forestall: {what}:", err=True)
         for problem in error.problems:
             click.echo(f"  {_line(problem)}", err=True)
         return exits.SETTINGS.code
     click.echo(f"forestall: {_line(error)}", err=True)
     if isinstance(error, Unreachable):
-        click.echo("Is it running? Try: systemctl status forestall", err=True)
+        click.echo(
+            "Is it running? See systemctl status forestall, or start one: forestall run", err=True
+        )
         return exits.UNREACHABLE.code
     if isinstance(error, Refused):
         return exits.PROBLEM.code

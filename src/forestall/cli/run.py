@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,8 +15,21 @@ from forestall.config.launch import PACKAGE, exec_guard, fit_to_user
 from forestall.config.read import Settings, load
 from forestall.config.table import BY_KEY
 from forestall.config.trust import require_trusted_code
+from forestall.control.client import Client
+from forestall.control.errors import ControlError, Unreachable
 from forestall.core.model import Stage
+from forestall.core.rules import Options
 from forestall.core.value import replace
+from forestall.inspect.killers import running
+from forestall.inspect.surroundings import for_each_process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from forestall.config.lint import Process
+
+ANSWER_S = 1.0
+"""So long for another guard to answer before it counts as none."""
 
 
 @click.command()
@@ -34,12 +48,14 @@ from forestall.core.value import replace
     is_flag=True,
     help="As root, run code or settings that others could have written (for development).",
 )
+@click.option("--beside", is_flag=True, help="Run although another guard of forestall's runs.")
 def command(
     dry_run: bool,
     interval: str | None,
     files: tuple[Path, ...],
     socket_path: str | None,
     untrusted_code: bool,
+    beside: bool,
 ) -> None:
     """Guard this machine in the foreground; Ctrl-C stops.
 
@@ -56,7 +72,13 @@ def command(
         options = replace(options, socket_path=str(Path(socket_path).absolute()))
     if interval is not None:
         rules = replace(rules, interval_ns=read_interval(interval))
-    for line in opening_lines(settings):
+    if not (options.dry_run or beside):
+        refuse_second(dict.fromkeys((Options().socket_path, options.socket_path)))
+    for line in (
+        *opening_lines(settings),
+        *without_root(os.geteuid(), sys.argv[0]),
+        *other_killers(for_each_process()),
+    ):
         err().print(safe(line))
     exec_guard(rules, options, foreground=True)
 
@@ -85,3 +107,44 @@ def opening_lines(settings: Settings) -> list[str]:
         if listed:
             lines.append(f"{stage.value}: {', '.join(listed)}")
     return lines
+
+
+def without_root(uid: int, program: str) -> list[str]:
+    """Say what an ordinary user's guard cannot do, and how the whole machine is guarded."""
+    if uid == 0:
+        return []
+    return [
+        f"without root only your own processes (uid {uid}) are guarded, and the guard itself is "
+        "neither locked in memory nor protected; the whole machine: "
+        f"sudo {program} install"
+    ]
+
+
+def refuse_second(paths: Iterable[str]) -> None:
+    """Refuse to be the second guard: both would act on the same moment, on two victims.
+
+    Raises: click.ClickException, naming the first.
+    """
+    for path in paths:
+        try:
+            with Client(path, timeout_s=ANSWER_S) as guard:
+                facts = guard.call("GetStatus").get("status", {}).get("guard", {})
+        except ControlError as error:
+            if isinstance(error, Unreachable):
+                continue
+            facts = {}
+        whom = f"process {facts['pid']}" if facts.get("pid") else "a guard"
+        raise click.ClickException(
+            f"{whom} guards here already and answers at {path}, and a second guard would end a "
+            "second victim; stop it first (systemctl stop forestall), watch it with forestall "
+            "status, or say --dry-run or --beside"
+        )
+
+
+def other_killers(processes: Iterable[Process]) -> list[str]:
+    """Name the killers of others that run here."""
+    return [
+        f"{killer.name} runs too (process {process.pid}): two killers fight over one machine, "
+        "and both act on the same moment; forestall peers says what to do"
+        for killer, process in running(processes)
+    ]

@@ -42,6 +42,7 @@ SECTIONS: tuple[tuple[str, tuple[Row, ...]], ...] = (
         "What happened",
         (
             Row("why", "why", "Explain the last kills, the kernel's and ours."),
+            Row("replay", "replay", "Step through a recorded episode again."),
             Row("oom-log", "oom_log", "Read OOM reports out of logs."),
         ),
     ),

@@ -15,7 +15,7 @@ from forestall.core.rules import Options
 from forestall.core.value import TYPE_CHECKING, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import NoReturn
 
     from forestall.core.rules import Rules
@@ -51,9 +51,22 @@ def exec_guard(
     os.execv(sys.executable, [sys.executable, *arguments(fd, package=package)])  # noqa: S606 - no shell wanted
 
 
-def user_socket(uid: int, environment: Mapping[str, str]) -> str:
-    """Where the guard of one user listens."""
-    return f"{environment.get('XDG_RUNTIME_DIR') or f'/run/user/{uid}'}/forestall/control.sock"
+def user_socket(
+    uid: int, environment: Mapping[str, str], *, is_folder: Callable[[str], bool] = os.path.isdir
+) -> str:
+    """Where the guard of one user listens: below the run-time folder, or at home without one.
+
+    Who came by su, cron or ssh without a session manager has no run-time folder.
+    """
+    runtime = environment.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}"
+    folder = f"{runtime}/forestall" if is_folder(runtime) else user_folder(environment)
+    return f"{folder}/control.sock"
+
+
+def user_folder(environment: Mapping[str, str]) -> str:
+    """Where the guard of one user keeps its records."""
+    home = environment.get("HOME") or "/"
+    return f"{environment.get('XDG_STATE_HOME') or f'{home}/.local/state'}/forestall"
 
 
 def fit_to_user(options: Options, uid: int, environment: Mapping[str, str]) -> Options:
@@ -70,7 +83,5 @@ def fit_to_user(options: Options, uid: int, environment: Mapping[str, str]) -> O
     if options.socket_path == usual.socket_path:
         changes["socket_path"] = user_socket(uid, environment)
     if options.record_dir == usual.record_dir:
-        home = environment.get("HOME") or "/"
-        state = environment.get("XDG_STATE_HOME") or f"{home}/.local/state"
-        changes["record_dir"] = f"{state}/forestall"
+        changes["record_dir"] = user_folder(environment)
     return replace(options, **changes)

@@ -33,7 +33,7 @@ TOO_MANY_SHARE = 0.5
 TOO_MANY_LEAST = 10
 _ENDING = {Stage.TERMINATE, Stage.KILL}
 _FORECASTS = {Signal.TIME_LEFT, Signal.SURGE_LEFT, Signal.REMAINDER}
-_PSI = {Signal.STALL_SOME, Signal.STALL_FULL}
+_PSI = {Signal.STALL_SOME, Signal.STALL_FULL, Signal.STALL_IO}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +150,8 @@ def _covers(harsh: Trigger, mild: Trigger, memory: Memory) -> bool:
     if harsh.hold_ns > mild.hold_ns:
         return False
     for needed in harsh.conditions:
+        if needed.below and _value(needed, memory) == math.inf:
+            continue  # It always holds here: a machine without swap.
         given = [
             one
             for one in mild.conditions

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 PROBLEMS_MAX = 10
-_HINT = "forestall install makes a copy that belongs to root"
+_HINT = "forestall install makes a copy that belongs to root; run without root is fine"
 
 
 def check(paths: Iterable[Path], *, owners: frozenset[int] = frozenset({0})) -> None:
@@ -32,6 +32,8 @@ def check(paths: Iterable[Path], *, owners: frozenset[int] = frozenset({0})) -> 
     problems = []
     for path in paths:
         for problem in find_problems(path, owners=owners):
+            if problem in problems:
+                continue
             problems.append(problem)
             if len(problems) >= PROBLEMS_MAX:
                 raise TrustError(problems)
@@ -48,14 +50,21 @@ def check_tree(path: Path, *, owners: frozenset[int] = frozenset({0})) -> None:
 
 
 def find_problems(path: Path, *, owners: frozenset[int]) -> Iterator[Problem]:
-    """Yield what is wrong with a tree and the folders above it."""
+    """Yield what is wrong with a tree and the folders above it; of a bad folder only itself."""
     real = Path(os.path.realpath(path))
-    for above in (real, *real.parents):
-        yield from _judge(above, owners, above=above != real)
-    if real.is_dir():
-        for folder, folders, files in os.walk(real):
-            for name in (*folders, *files):
-                yield from _judge(Path(folder) / name, owners, above=False)
+    for above in (*reversed(real.parents), real):
+        problems = list(_judge(above, owners, above=above != real))
+        if problems:
+            yield from problems
+            return
+    for folder, folders, files in os.walk(real) if real.is_dir() else ():
+        for name in files:
+            yield from _judge(Path(folder) / name, owners, above=False)
+        for name in list(folders):
+            problems = list(_judge(Path(folder) / name, owners, above=False))
+            if problems:
+                yield from problems
+                folders.remove(name)
 
 
 def running_code(executable: str, package: str) -> list[Path]:

@@ -90,6 +90,16 @@ class Refused:
 
 
 @value
+class Reset:
+    """An error of our own: the policy starts afresh, and what was half decided is forgotten."""
+
+    now_ns: int
+    why: str
+    fallback: bool = False
+    """From here on the minimal policy decides, ``core.fallback``."""
+
+
+@value
 class Relieved:
     """Relief has done what it was asked for."""
 
@@ -158,5 +168,7 @@ class Tell:
 
 
 if TYPE_CHECKING:
-    Event: TypeAlias = Sampled | Missed | Surveyed | Watched | Gone | Refused | Relieved | Declined
+    Event: TypeAlias = (
+        Sampled | Missed | Surveyed | Watched | Gone | Refused | Reset | Relieved | Declined
+    )
     Request: TypeAlias = Survey | End | Relieve | Tell

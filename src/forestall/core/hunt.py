@@ -5,7 +5,8 @@ Choosing -> Calm       memory came back before anyone was touched
 Choosing -> Ending     a victim was found
 Choosing -> Settling   nobody is suitable, or ending would not help
 Ending   -> Settling   all victims are gone
-Ending   -> Calm       the memory is back, whatever became of the victims
+Ending   -> Calm       the memory is back; who was killed and is not gone yet is remembered
+Choosing -> Ending     those who were killed before hold what is missing: they come first
 Ending   -> Choosing   refused, or not even SIGKILL helped
 Settling -> Calm       enough has come back
 Settling -> Choosing   it has not, and there was time
@@ -16,10 +17,10 @@ from __future__ import annotations
 
 from forestall.core.census import shmem_growth_bytes
 from forestall.core.events import End, Gone, Missed, Refused, Survey, Surveyed, Tell
-from forestall.core.judge import GROWTH_MIN_SHARE, Chosen, Nobody
+from forestall.core.judge import GROWTH_MIN_SHARE, MIN_FREES_BYTES, Chosen, Nobody
 from forestall.core.model import Force, Stage
 from forestall.core.sentence import plain
-from forestall.core.state import Calm, Choosing, Ending, Settling, State
+from forestall.core.state import Calm, Choosing, Ending, Settling, State, still_dying
 from forestall.core.trend import Trail, headroom_bytes, surge_left_ns, time_left_ns
 from forestall.core.units import MS, SECOND, human_bytes, human_ns
 from forestall.core.value import TYPE_CHECKING, replace
@@ -80,7 +81,7 @@ def _press_on(
     killed = hunt.force is Force.KILL
     if killed and acting is None and back_bytes >= max(1, hunt.expected_bytes // 2):
         requests.append(_outcome(seen, hunt.comm, hunt.trigger, hunt.since_ns, back_bytes))
-        return _rested(seen, Calm())
+        return replace(_rested(seen, Calm()), dying=still_dying(seen, hunt))
     if hunt.force is Force.TERM:
         left_ns = time_left_ns(seen.trail, now_ns, seen.memory)
         doomed = left_ns is not None and left_ns < DOOM_NS
@@ -166,6 +167,9 @@ def decide(
     if shared_to_blame(seen) and not event.shared and not hunt.shared:
         # Processes do not explain the growth: find who holds shared memory before judging.
         return replace(seen, hunt=replace(hunt, shared=True)), (Survey(shared=True),)
+    before = _before(seen, hunt, event)
+    if before is not None:
+        return replace(seen, hunt=before, dying=_without(seen.dying, before.left)), ()
     if not isinstance(verdict, Chosen):
         return _nobody(seen, hunt, verdict)
     part = verdict.part
@@ -206,6 +210,33 @@ def decide(
     return replace(seen, hunt=ending), (end, told)
 
 
+def _before(seen: State, hunt: Choosing, event: Surveyed) -> Ending | None:
+    """Find the killed whose memory is still to come; one victim at a time, also across hunts.
+
+    Memory that came back by other hands had ended the wait for it. What they hold is asked of
+    the survey: a victim whose memory was freed before it could leave gives nothing more.
+    """
+    for ending in reversed(seen.dying):
+        if event.now_ns >= ending.patient_until_ns:
+            continue
+        held_bytes = sum(row.held_bytes for row in event.rows if row.id in ending.left)
+        if held_bytes >= max(MIN_FREES_BYTES, ending.expected_bytes // 8):
+            assert seen.memory is not None
+            return replace(
+                ending,
+                trigger=hunt.trigger,
+                expected_bytes=held_bytes,
+                before_bytes=headroom_bytes(seen.memory),
+                spared=ending.spared | hunt.spared,
+            )
+    return None
+
+
+def _without(dying: tuple[Ending, ...], gone: frozenset[ProcessId]) -> tuple[Ending, ...]:
+    kept = (replace(ending, left=ending.left - gone) for ending in dying)
+    return tuple(ending for ending in kept if ending.left)
+
+
 def _grace_ns(seen: State, memory: Memory, left_ns: int | None, rules: Rules) -> int:
     # While headroom still falls, half of the time that is left; by the pace the victim
     # showed before reclaim held it back, because it will show it again.
@@ -239,6 +270,8 @@ def _nobody(seen: State, hunt: Choosing, verdict: Nobody) -> tuple[State, tuple[
 
 def gone(state: State, event: Gone, rules: Rules) -> tuple[State, tuple[Request, ...]]:
     """Take note of an end, whoever brought it about."""
+    if state.dying:
+        state = replace(state, dying=_without(state.dying, frozenset((event.victim,))))
     hunt = state.hunt
     if not isinstance(hunt, Ending) or event.victim not in hunt.left:
         return state, ()

@@ -17,6 +17,7 @@ from forestall.core.events import (
     Refused,
     Relieve,
     Relieved,
+    Reset,
     Sampled,
     Survey,
     Surveyed,
@@ -35,7 +36,7 @@ from forestall.core.signals import (
     ceiling_bytes,
     level_of,
 )
-from forestall.core.state import Calm, Ceilings, Choosing, Prospect, Settling, State
+from forestall.core.state import Calm, Ceilings, Choosing, Prospect, Settling, State, afresh
 from forestall.core.trend import POINT_NS, extend, headroom_bytes, time_left_ns
 from forestall.core.units import MS, SECOND, human_bytes, human_ns, human_share
 from forestall.core.value import TYPE_CHECKING, replace
@@ -75,6 +76,8 @@ def step(state: State, event: Event, rules: Rules) -> tuple[State, tuple[Request
             return missed(state, event)
         case Watched():
             return watched(state, event, rules)
+        case Reset():
+            return afresh(state, rules), ()
         case Relieved(_, action, gained_bytes):
             sentence = f"{action} gave back {human_bytes(gained_bytes)}"
             return state, (Tell("relieved", sentence, state.level),)
@@ -108,6 +111,7 @@ def _sampled(state: State, event: Sampled, rules: Rules) -> tuple[State, tuple[R
         state.warning,
         state.groups,
         state.within,
+        state.dying,
     )
     requests: list[Request] = []
     seen = _level(seen, memory, rules, requests)
@@ -281,6 +285,8 @@ def _surveyed(state: State, event: Surveyed, rules: Rules) -> tuple[State, tuple
         holdings=event.holdings or state.holdings,
     )
     spared = seen.hunt.spared if isinstance(seen.hunt, Choosing) else frozenset()
+    # Who has been killed already cannot be ended any more than that.
+    spared = spared.union(*(ending.left for ending in seen.dying))
     verdict = judge(event.rows, seen.census, memory, rules, spared=spared, holdings=seen.holdings)
     seen = replace(seen, prospect=_prospect(event.now_ns, verdict, calm=_ample(seen)))
     if isinstance(seen.hunt, Choosing):

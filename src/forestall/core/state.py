@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from forestall.core.rules import Rules
 
+DYING_MAX = 8
+"""Hunts remembered whose victims have not gone yet; the oldest is forgotten first."""
+
 
 @value
 class Calm:
@@ -182,6 +185,8 @@ class State:
     """Name of a warning that waits for a survey to say who."""
     groups: tuple[GroupTrack, ...] = ()
     within: Within | None = None
+    dying: tuple[Ending, ...] = ()
+    """Killed and not gone yet when memory was back: the next shortage waits for what they hold."""
 
 
 def begin(rules: Rules) -> State:
@@ -191,13 +196,28 @@ def begin(rules: Rules) -> State:
 
 def under(state: State, rules: Rules) -> State:
     """Carry a state over to new rules: what was seen stays, what was half decided does not."""
+    hunt, dying = state.hunt, state.dying
+    if isinstance(hunt, Ending) and hunt.force is Force.KILL:
+        # Who was killed dies under any rules.
+        dying = still_dying(state, hunt)
     return state._replace(  # type: ignore[attr-defined,no-any-return]
         hunt=Calm(),
         holding=(None,) * len(rules.triggers),
         ceilings=None,
         warning="",
         within=None,
+        dying=dying,
     )
+
+
+def afresh(state: State, rules: Rules) -> State:
+    """Start again after an error of our own: nobody knows what of the last request was done."""
+    return under(state._replace(hunt=Calm()), rules)  # type: ignore[attr-defined]
+
+
+def still_dying(state: State, ending: Ending) -> tuple[Ending, ...]:
+    """Add those who have been killed, and are no longer waited for."""
+    return (*state.dying, ending)[-DYING_MAX:]
 
 
 register(Calm, Choosing, Ending, Settling, Ceilings, Prospect, Told, State)

@@ -26,6 +26,11 @@ _SIGNALS = {Force.TERM: signal.SIGTERM, Force.KILL: signal.SIGKILL}
 
 WATCHED_MAX = 512
 """Victims watched at once; of a larger family the rest is signalled and not waited for."""
+FOLDERS_MAX = 64
+"""Control groups looked into for who else is in a unit."""
+STRANGERS_MAX = 64
+"""So many whom no survey showed are asked about; a unit with more ends member by member."""
+PROCS_BYTES = 64 * 1024
 
 
 class EndProcess:
@@ -38,6 +43,8 @@ class EndProcess:
             gone: a policy that waits for a death that cannot come would go on
             to the next process, which no real run would do.
         cgroup_root: Mount point of the v2 hierarchy, for cgroup.kill; empty without one.
+        may_go: Tells of a PID that is in a unit and was not chosen whether it may go with the
+            unit; who is protected, or unknown, may not.
         reap: Called with each pidfd after SIGKILL, to have its memory freed early.
         watched_max: Victims watched at once.
         open_pidfd: ``os.pidfd_open``, or a test's that fails.
@@ -51,6 +58,7 @@ class EndProcess:
         never: frozenset[int],
         dry_run: bool,
         cgroup_root: str = "",
+        may_go: Callable[[int], bool] = lambda _pid: False,
         reap: Callable[[int], None] = lambda _pidfd: None,
         watched_max: int = WATCHED_MAX,
         open_pidfd: Callable[[int], int] = os.pidfd_open,
@@ -60,6 +68,7 @@ class EndProcess:
         self._never = never | {0, 1}
         self._dry_run = dry_run
         self._cgroup_root = cgroup_root
+        self._may_go = may_go
         self._reap = reap
         self._watched_max = watched_max
         self._open_pidfd = open_pidfd
@@ -75,7 +84,7 @@ class EndProcess:
         news: list[Gone | Refused] = []
         signalled = []
         whole = request.force is Force.KILL and request.cgroup and not self._dry_run
-        if whole and self._leads(request):
+        if whole and self._leads(request) and self._alone(request):
             # One write ends them all, while signalling a hundred takes a while.
             self._kill_unit(request.cgroup)
         for victim in request.victims:
@@ -169,10 +178,29 @@ class EndProcess:
         except (KernelError, OSError):
             return False
 
+    def _alone(self, request: End) -> bool:
+        # A survey shows who is large. cgroup.kill takes the small ones too, and whoever is in
+        # groups below: a protected helper of 500 KiB, a rule's process in a container.
+        if not self._cgroup_root or ".." in request.cgroup:
+            return False
+        chosen = {victim.pid for victim in request.victims}
+        strangers: list[int] = []
+        folders = [f"{self._cgroup_root}{request.cgroup}"]
+        for looked, folder in enumerate(folders):
+            if looked >= FOLDERS_MAX:
+                return False
+            try:
+                members = _members(folder)
+                folders += [entry.path for entry in os.scandir(folder) if entry.is_dir()]
+            except (OSError, ValueError):
+                return False
+            strangers += [pid for pid in members if pid not in chosen]
+            if len(strangers) > STRANGERS_MAX:
+                return False
+        return all(pid not in self._never and self._may_go(pid) for pid in strangers)
+
     def _kill_unit(self, cgroup: str) -> None:
-        # Race-free against fork (since Linux 5.14); where it fails the signals above stand.
-        if not self._cgroup_root or ".." in cgroup:
-            return
+        # Race-free against fork (since Linux 5.14); where it fails the signals stand.
         try:
             fd = os.open(f"{self._cgroup_root}{cgroup}/cgroup.kill", os.O_WRONLY | os.O_CLOEXEC)
         except OSError:
@@ -183,3 +211,15 @@ class EndProcess:
             pass  # threaded, or going away
         finally:
             os.close(fd)
+
+
+def _members(folder: str) -> list[int]:
+    # A process of a PID namespace that we cannot see into shows as 0, which is never to go.
+    fd = os.open(f"{folder}/cgroup.procs", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        raw = os.read(fd, PROCS_BYTES)
+    finally:
+        os.close(fd)
+    if len(raw) == PROCS_BYTES:
+        raise ValueError("more members than can be looked at")
+    return [int(line) for line in raw.split()]

@@ -6,6 +6,7 @@ without one of them still guards, and says so.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 
@@ -27,7 +28,11 @@ def lock_memory(mlockall: Callable[[int], int]) -> str | None:
     and locking costs no memory (measured: 0 faults in 20,000 ticks).
     """
     error = mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT)
-    return None if error == 0 else f"memory is not locked ({os.strerror(error)})"
+    if error == 0:
+        return None
+    # ENOMEM is how the kernel says that the limit is too low.
+    why = "ulimit -l is too low" if error == errno.ENOMEM else os.strerror(error)
+    return f"memory is not locked ({why})"
 
 
 def raise_priority(nice: int) -> str | None:

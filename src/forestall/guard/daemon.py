@@ -101,6 +101,7 @@ class Guard:
             dry_run=options.dry_run,
             # cgroup.kill does not ask whose processes a unit holds.
             cgroup_root="" if options.only_uid is not None else cgroup2_root(),
+            may_go=self._may_go,
             reap=self._hand.reap,
         )
         self._ring = Ring(rules, bytes_max=options.record_ring_bytes, write=self._write_record)
@@ -194,7 +195,7 @@ class Guard:
         try:
             self._server.open()
         except OSError as error:
-            reason = os.strerror(error.errno or 0)
+            reason = error.strerror or str(error)
             self._lack(f"no control socket at {self._options.socket_path} ({reason})")
 
     def _arm(self) -> None:
@@ -396,6 +397,10 @@ class Guard:
         if self._options.dry_run:
             return adjust.Denied("the guard is in dry run and changes nothing")
         return adjust.adjust(process, adj, raise_only=raise_only)
+
+    def _may_go(self, pid: int) -> bool:
+        # New rules bring a new table.
+        return self._table.may_go(pid)
 
     def _mark(self, process: ProcessId, standing: Standing | None, why: str) -> Standing | None:
         # New rules bring a new table, so its method cannot be handed out once.

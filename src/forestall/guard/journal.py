@@ -7,6 +7,7 @@ does not take at once is dropped and counted.
 from __future__ import annotations
 
 import os
+import select
 import socket
 
 from forestall.core.sentence import plain
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 
+LINE_BYTES_MAX = select.PIPE_BUF
 ERROR, WARNING, NOTICE, INFO, DEBUG = 3, 4, 5, 6, 7
 
 
@@ -94,6 +96,8 @@ class Speaker:
         journal: str = JOURNAL_SOCKET,
     ) -> None:
         self._fd = fd
+        self._room = select.poll()
+        self._room.register(fd, select.POLLOUT)
         self._socket: socket.socket | None = None
         self.dropped = 0
         if style == "journal" or (style == "auto" and _is_journal_stream(fd, environment)):
@@ -130,8 +134,16 @@ class Speaker:
             self.dropped += 1
 
     def _write(self, text: str) -> None:
+        # A terminal stopped by Ctrl-S, or a pipe that nobody empties, would hold the guard up
+        # for as long as somebody pleases. What poll() finds writable takes PIPE_BUF at once.
         try:
-            os.write(self._fd, text.encode("utf-8", "backslashreplace"))
+            if not self._room.poll(0):
+                self.dropped += 1
+                return
+            raw = text.encode("utf-8", "backslashreplace")
+            if len(raw) > LINE_BYTES_MAX:
+                raw = raw[: LINE_BYTES_MAX - 1] + b"\n"
+            os.write(self._fd, raw)
         except OSError:
             self.dropped += 1
 

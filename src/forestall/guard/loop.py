@@ -14,6 +14,7 @@ from forestall.core.events import (
     Gone,
     Missed,
     Relieve,
+    Reset,
     Sampled,
     Survey,
     Surveyed,
@@ -24,7 +25,7 @@ from forestall.core.groups import next_look_ns
 from forestall.core.model import Level, Memory, ProcessId, Role, Row, Standing
 from forestall.core.pace import pause_ns, wants_activity
 from forestall.core.policy import step
-from forestall.core.state import Choosing, begin, under
+from forestall.core.state import Choosing, afresh, begin, under
 from forestall.core.units import GIB, MINUTE, MS
 from forestall.core.value import TYPE_CHECKING
 from forestall.kernel.errors import KernelError
@@ -86,7 +87,7 @@ class Loop:
         self.missed = 0
         self.errors = 0
         self.untold = 0
-        """Internal errors that could not even be told."""
+        """Internal errors that could not even be told, or recorded."""
         self._ports = ports
         self._stumbles: deque[int] = deque(maxlen=STUMBLES_MAX)
         self._blind = 0
@@ -229,13 +230,19 @@ class Loop:
             self._ports.tell(Tell("error", sentence[:500], Level.NORMAL), now_ns)
         except Exception:  # noqa: BLE001 - what fails may be the telling itself
             self.untold += 1
-        self.state = under(self.state, self.rules)
         self._stumbles.append(now_ns)
         often = len(self._stumbles) == STUMBLES_MAX
-        if not often or now_ns - self._stumbles[0] >= STUMBLE_WINDOW_NS:
-            return
-        if fallback.is_short(self.state):
-            # Leaving now would leave the machine alone with its shortage.
+        often = often and now_ns - self._stumbles[0] < STUMBLE_WINDOW_NS
+        # Leaving now would leave the machine alone with its shortage.
+        stay = often and fallback.is_short(self.state)
+        before = self.state
+        self.state = afresh(before, self.rules)
+        if stay:
             self._step = fallback.step
-            return
-        raise SystemExit(70)
+        try:
+            # On record, so that what follows replays.
+            self._ports.record(before, Reset(now_ns, sentence[:500], stay), (), self._late_ns)
+        except Exception:  # noqa: BLE001 - what fails may be the recorder itself
+            self.untold += 1
+        if often and not stay:
+            raise SystemExit(70)

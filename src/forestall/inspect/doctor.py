@@ -151,6 +151,13 @@ def _seeing(machine: Machine) -> Iterator[Finding]:
 
 
 def _protecting(machine: Machine) -> Iterator[Finding]:
+    if machine.uid != 0:
+        yield Finding(
+            f"not root (uid {machine.uid})",
+            "run like this, the guard ends only processes of this user, whoever is the culprit",
+            "use the service (sudo forestall install), or run as root",
+            Severity.ADVICE,
+        )
     held = machine.features.capabilities
     for name, means in (
         ("CAP_IPC_LOCK", "the guard cannot lock its memory and may be swapped out itself"),
@@ -160,7 +167,7 @@ def _protecting(machine: Machine) -> Iterator[Finding]:
             yield Finding(
                 f"no {name} here",
                 f"run like this, {means}",
-                "use the installed service, or run as root",
+                "use the service (sudo forestall install), or run as root",
                 Severity.ADVICE,
             )
 

@@ -40,7 +40,6 @@ CONTENDERS_MAX = 512
 CONTENDER_POINTS = 2
 """The printed score is this coarse; whoever is nearer to the top may be the top."""
 CALIBRATION_MAX = 16
-_UNKNOWN = (None,) * 6
 
 
 @value
@@ -254,7 +253,7 @@ class Looker:
         if spared is None and portrait.oom_score is not None:
             points = points_of(portrait.oom_score, machine.scale)
         before = self._before.get(portrait.id)
-        rss, anon, _file, _shmem, swap, tables = portrait.memory or _UNKNOWN
+        footing = portrait.memory
         return Scored(
             id=portrait.id,
             name=portrait.comm,
@@ -264,10 +263,10 @@ class Looker:
             oom_score=portrait.oom_score,
             points=points,
             oom_score_adj=portrait.oom_score_adj,
-            rss_bytes=rss,
-            anon_bytes=anon,
-            swap_bytes=swap,
-            page_tables_bytes=tables,
+            rss_bytes=footing.rss_bytes if footing else None,
+            anon_bytes=footing.anon_bytes if footing else None,
+            swap_bytes=footing.swap_bytes if footing else None,
+            page_tables_bytes=footing.page_tables_bytes if footing else None,
             pss_bytes=self._table.pss_bytes(portrait.id.pid) if pss else None,
             cgroup=portrait.cgroup,
             spared=spared,

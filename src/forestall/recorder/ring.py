@@ -13,8 +13,9 @@ from __future__ import annotations
 import json
 from collections import deque
 
+from forestall import __version__
 from forestall.core.codec import encode
-from forestall.core.events import Surveyed
+from forestall.core.events import Reset, Surveyed
 from forestall.core.state import Calm
 from forestall.core.value import TYPE_CHECKING, value
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from forestall.core.rules import Rules
     from forestall.core.state import State
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1: before an internal error was recorded (Reset), and who is still dying. Both are read."""
 ENTRY_BYTES = 700
 """A sample with its state, measured with tracemalloc on 3.11."""
 ROW_BYTES = 420
@@ -155,6 +157,7 @@ class Ring:
             {
                 "record": "forestall",
                 "version": FORMAT_VERSION,
+                "forestall": __version__,
                 "rules": encode(self._outgoing_rules),
                 "state": encode(first.state),
                 "dropped": self.dropped,
@@ -170,13 +173,15 @@ def _weight(event: Event) -> int:
 
 
 def _line(entry: Entry) -> bytes:
-    return _json(
-        {
-            "event": encode(entry.event),
-            "requests": encode(entry.requests),
-            "late_ns": entry.late_ns,
-        }
-    )
+    line = {
+        "event": encode(entry.event),
+        "requests": encode(entry.requests),
+        "late_ns": entry.late_ns,
+    }
+    if isinstance(entry.event, Reset):
+        # What an error of our own kept from being recorded must not spoil the rest.
+        line["state"] = encode(entry.state)
+    return _json(line)
 
 
 def _json(plain: object) -> bytes:

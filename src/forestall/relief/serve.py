@@ -29,6 +29,7 @@ REAP_TRIES_MAX = 200
 REAP_PAUSE_MS = 5
 """EAGAIN means the victim's mm is locked by somebody who will not hold it long."""
 RECORD_NAME_BYTES_MAX = 100
+_WORDS = {"write": "writing a record", "reap": "freeing a victim's memory"}
 
 
 class Relief:
@@ -53,6 +54,8 @@ class Relief:
         self._mrelease = mrelease
         self._record_dir = record_dir
         self._record_bytes_max = record_bytes_max
+        self._spoilt = ""
+        """A record of which a piece is missing: it must not appear as if it were whole."""
 
     def run(self) -> None:
         """Serve until the guard is gone."""
@@ -64,7 +67,7 @@ class Relief:
             try:
                 answer = self._do(message, fd)
             except (OSError, KernelError) as error:
-                what = message.get("action") or message.get("op")
+                what = message.get("action") or _WORDS.get(str(message.get("op")), "a request")
                 answer = {"op": "failed", "what": what, "why": str(error)}
             finally:
                 if fd is not None:
@@ -149,21 +152,31 @@ class Relief:
     def _write(self, name: str, data: bytes, last: bool) -> dict[str, Any] | None:  # noqa: FBT001
         if not self._record_dir or not _is_record_name(name):
             return None
-        os.makedirs(self._record_dir, mode=0o750, exist_ok=True)
+        if name == self._spoilt:
+            return None
         path = os.path.join(self._record_dir, name)
+        try:
+            self._append(path + ".part", data)
+            if not last:
+                return None
+            os.rename(path + ".part", path)
+        except OSError:
+            self._spoilt = name
+            _remove(path + ".part")
+            raise
+        self._make_room()
+        return {"op": "written", "name": name}
+
+    def _append(self, path: str, data: bytes) -> None:
+        os.makedirs(self._record_dir, mode=0o750, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        fd = os.open(path + ".part", flags, 0o640)
+        fd = os.open(path, flags, 0o640)
         try:
             left = memoryview(data)
             while left:
                 left = left[os.write(fd, left) :]
         finally:
             os.close(fd)
-        if not last:
-            return None
-        os.rename(path + ".part", path)
-        self._make_room()
-        return {"op": "written", "name": name}
 
     def _make_room(self) -> None:
         records = []
@@ -191,3 +204,10 @@ def _is_record_name(name: str) -> bool:
     """Accept what names one file in our folder; the rest is dropped."""
     plain = name.isascii() and name.isprintable() and "/" not in name
     return plain and name[:1] not in {"", "."} and len(name) <= RECORD_NAME_BYTES_MAX
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass  # it was not made, or cannot be taken away: it does not look whole

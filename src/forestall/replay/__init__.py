@@ -1,0 +1,1 @@
+"""Recorded events through the same ``step`` again. Cannot import what ends a process."""
