@@ -29,6 +29,7 @@ from forestall.core.events import (
     Reset,
     Sampled,
     Surveyed,
+    Watched,
 )
 from forestall.core.rules import Rules
 from forestall.core.state import State
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 READABLE = range(1, FORMAT_VERSION + 1)
 RECORD_BYTES_MAX = 256 * 1024 * 1024
 """Unpacked; the guard's own ring is limited to 64 MiB of memory."""
-EVENTS = (Sampled, Missed, Surveyed, Gone, Refused, Reset, Relieved, Declined)
+EVENTS = (Sampled, Missed, Surveyed, Watched, Gone, Refused, Reset, Relieved, Declined)
 _GZIP = b"\x1f\x8b"
 
 
