@@ -768,3 +768,53 @@ def test_of_many_that_are_dying_the_oldest_are_forgotten_first():
         play.until_ending(row(pid, 9 * GIB), BYSTANDER, share=SHARE_OUT).sample(SHARE_AMPLE)
 
     assert [ending.victims[0].pid for ending in play.state.dying] == list(range(103, 111))
+
+
+FLICKERING = replace(
+    DEFAULT_RULES,
+    triggers=(
+        Trigger(
+            "short",
+            Stage.KILL,
+            (available(Limit(0.05)), above(Signal.STALL_SOME, 0.2, SECOND)),
+        ),
+    ),
+)
+
+
+def flickered(rules, *, share_after):
+    """A trigger of an amount and a stall fires; while the survey runs, the stall lets up."""
+    play = Play(rules)
+    stall = 0
+    for _ in range(20):
+        stall += 50_000
+        play.sample(SHARE_SHORT, some_us=stall)
+        if isinstance(play.state.hunt, Choosing):
+            break
+    assert isinstance(play.state.hunt, Choosing)
+    for _ in range(12):
+        play.sample(share_after, some_us=stall)
+    return play
+
+
+def test_a_rate_that_pauses_while_one_looks_is_no_memory_that_came_back():
+    play = flickered(FLICKERING, share_after=SHARE_SHORT)
+    assert not play.told("outcome")
+    (end,) = play.survey(HOG, BYSTANDER).find(End)
+
+    assert end.victims == (HOG.id,)
+
+
+def test_memory_that_came_back_while_one_looks_saves_a_life_whatever_the_trigger():
+    play = flickered(FLICKERING, share_after=0.06)
+
+    assert isinstance(play.state.hunt, Calm)
+    assert play.survey(HOG, BYSTANDER).find(End) == []
+
+
+def test_a_choice_that_takes_too_long_begins_anew():
+    play = flickered(FLICKERING, share_after=SHARE_SHORT)
+    for _ in range(30):
+        play.sample(SHARE_SHORT, some_us=play.state.trail.points[-1].some_us)
+
+    assert isinstance(play.state.hunt, Calm)

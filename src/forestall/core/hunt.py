@@ -20,6 +20,7 @@ from forestall.core.events import End, Gone, Missed, Refused, Survey, Surveyed, 
 from forestall.core.judge import GROWTH_MIN_SHARE, MIN_FREES_BYTES, Chosen, Nobody
 from forestall.core.model import Force, Stage
 from forestall.core.sentence import plain
+from forestall.core.signals import holds
 from forestall.core.state import Calm, Choosing, Ending, Settling, State, still_dying
 from forestall.core.trend import Trail, headroom_bytes, surge_left_ns, time_left_ns
 from forestall.core.units import MS, SECOND, human_bytes, human_ns
@@ -35,6 +36,8 @@ DOOM_NS = 500 * MS
 """With less time left than this nobody is asked politely."""
 RETURN_NS = 150 * MS
 """Exit has given the memory back before a pidfd tells; the counters follow within this."""
+CHOOSING_NS = 3 * SECOND
+"""A choice that takes longer than this begins anew, with what holds by then."""
 HOPELESS_NS = 2 * SECOND
 """How long to leave things alone when nobody is suitable."""
 NOBODY_REPEAT_NS = 30 * SECOND
@@ -50,6 +53,8 @@ def pursue(seen: State, acting: Trigger | None, rules: Rules, requests: list[Req
             requests.append(Survey(shared=shared_to_blame(seen)))
             return replace(seen, hunt=Choosing(acting.name, acting.stage, seen.now_ns))
         case Choosing():
+            if acting is None and _still_short(seen, hunt, rules):
+                acting = next(trigger for trigger in rules.triggers if trigger.name == hunt.trigger)
             if acting is None:
                 sentence = "memory came back before anyone was touched"
                 requests.append(Tell("outcome", sentence, seen.level, trigger=hunt.trigger))
@@ -64,6 +69,25 @@ def pursue(seen: State, acting: Trigger | None, rules: Rules, requests: list[Req
             return _press_on(seen, hunt, acting, rules, requests)
         case Settling():
             return _settle(seen, hunt, acting, requests)
+
+
+def _still_short(seen: State, hunt: Choosing, rules: Rules) -> bool:
+    """Tell whether as little is left as when the trigger fired, whatever became of its rates.
+
+    A survey takes a moment, and paces and stalls flicker: in a fork storm four hunts were given
+    up for a pace that paused, in five seconds in which nothing came back.
+    """
+    memory = seen.memory
+    assert memory is not None
+    if seen.now_ns - hunt.since_ns > CHOOSING_NS:
+        return False
+    for trigger in rules.triggers:
+        if trigger.name == hunt.trigger:
+            amounts = [one for one in trigger.conditions if one.amount is not None]
+            return bool(amounts) and all(
+                holds(one, seen.trail, seen.now_ns, memory) for one in amounts
+            )
+    return False
 
 
 def _press_on(

@@ -233,7 +233,7 @@ DEFAULT_TRIGGERS = (
         (
             available(Limit(0.04, 512 * MIB)),
             Condition(Signal.REMAINDER, below=True, number=0.5),
-            time_left(20 * SECOND),
+            Condition(Signal.SURGE_LEFT, below=True, number=float(20 * SECOND)),
             above(Signal.STALL_SOME, 0.20, 1 * SECOND),
         ),
     ),
