@@ -10,6 +10,7 @@ from forestall.core.model import (
     Activity,
     Force,
     Holdings,
+    Leaving,
     Level,
     Memory,
     Pressure,
@@ -61,6 +62,8 @@ class Surveyed:
     """Other users' processes cannot be seen (hidepid, or no permission)."""
     shared: bool = False
     """Whether the rows' shared and writing bytes were looked for; otherwise they are unknown."""
+    leaving: tuple[Leaving, ...] = ()
+    """Who cannot be ended any more, because it ends already; these are not among the rows."""
 
 
 @value
