@@ -10,6 +10,7 @@ Ending   -> Choosing   refused, or not even SIGKILL helped
 Settling -> Calm       enough has come back
 Settling -> Choosing   it has not, and there was time
 Calm, Choosing -> Settling   the kernel ended somebody: its memory comes back first
+Choosing -> Settling   somebody else did, or somebody leaves: likewise (``core.others``)
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from forestall.core.census import shmem_growth_bytes
 from forestall.core.events import End, Gone, Missed, Refused, Survey, Surveyed, Tell
 from forestall.core.judge import GROWTH_MIN_SHARE, Chosen, Nobody
 from forestall.core.model import Force, Stage
+from forestall.core.others import drained, wait_for_others, waited_in_vain
+from forestall.core.repeats import advice, note_end, repeat_clause
 from forestall.core.sentence import plain
 from forestall.core.state import Calm, Choosing, Ending, Settling, State
 from forestall.core.trend import Trail, headroom_bytes, surge_left_ns, time_left_ns
@@ -124,9 +127,10 @@ def _settle(seen: State, hunt: Settling, acting: Trigger | None, requests: list[
         return _rested(seen, Calm())
     waited_ns = seen.now_ns - hunt.since_ns
     came_back = hunt.expected_bytes > 0 and back_bytes >= hunt.expected_bytes // 2
-    if seen.now_ns < hunt.until_ns and not (came_back and waited_ns >= RETURN_NS):
+    over = (came_back and waited_ns >= RETURN_NS) or drained(seen, hunt)
+    if seen.now_ns < hunt.until_ns and not over:
         return seen
-    return _again(seen, hunt.spared, acting, requests)
+    return _again(waited_in_vain(seen, hunt), hunt.spared, acting, requests)
 
 
 def _again(
@@ -151,7 +155,7 @@ def _outcome(seen: State, comm: str, trigger: str, since_ns: int, back_bytes: in
     took = human_ns(seen.now_ns - since_ns)
     assert seen.memory is not None
     sentence = (
-        f"{human_bytes(max(0, back_bytes))} came back within {took} of ending {plain(comm)}; "
+        f"{human_bytes(max(0, back_bytes))} came back within {took} of the end of {plain(comm)}; "
         f"{human_bytes(seen.memory.available_bytes)} are available"
     )
     return Tell("outcome", sentence, seen.level, comm=comm, trigger=trigger)
@@ -163,6 +167,9 @@ def decide(
     """Act on a verdict, or ask for what it still lacks."""
     memory = seen.memory
     assert memory is not None
+    waiting = wait_for_others(seen, hunt, event, rules)
+    if waiting is not None:
+        return waiting
     if shared_to_blame(seen) and not event.shared and not hunt.shared:
         # Processes do not explain the growth: find who holds shared memory before judging.
         return replace(seen, hunt=replace(hunt, shared=True)), (Survey(shared=True),)
@@ -190,9 +197,12 @@ def decide(
         headroom_bytes(memory),
         hunt.spared,
     )
+    seen, ended = note_end(seen, part, event.now_ns)
+    again = repeat_clause(ended)
+    why = f"{verdict.why}; {again}" if again else verdict.why
     told = Tell(
         "decision",
-        f"{force.value} by trigger {hunt.trigger}: {verdict.why}",
+        f"{force.value} by trigger {hunt.trigger}: {why}",
         seen.level,
         hunt.stage,
         part.root.id,
@@ -200,10 +210,14 @@ def decide(
         left_ns,
         hunt.trigger,
     )
-    end = End(victims, force, verdict.why, part.root.comm, part.frees_bytes, cgroup, hunt.trigger)
+    end = End(victims, force, why, part.root.comm, part.frees_bytes, cgroup, hunt.trigger)
     # The end first: telling allocates in the kernel, and near the limit an allocation waits
     # (0.8 s measured in a fork storm). It is on record already.
-    return replace(seen, hunt=ending), (end, told)
+    requests: tuple[Request, ...] = (end, told)
+    if again:
+        looping = f"{again}: {advice(ended)}"
+        requests += (replace(told, what="restart-loop", sentence=looping),)
+    return replace(seen, hunt=ending), requests
 
 
 def _grace_ns(seen: State, memory: Memory, left_ns: int | None, rules: Rules) -> int:

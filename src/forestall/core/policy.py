@@ -102,6 +102,8 @@ def _sampled(state: State, event: Sampled, rules: Rules) -> tuple[State, tuple[R
         state.holdings,
         state.told,
         state.warning,
+        state.others,
+        state.ends,
     )
     requests: list[Request] = []
     seen = _level(seen, memory, rules, requests)

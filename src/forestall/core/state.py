@@ -67,6 +67,8 @@ class Settling:
     expected_bytes: int
     before_bytes: int
     spared: frozenset[ProcessId] = frozenset()
+    foreign: bool = False
+    """Those who go were not sent by us; ``core.others`` says how long to wait."""
 
 
 if TYPE_CHECKING:
@@ -111,6 +113,31 @@ class Told:
 
 
 @value
+class Others:
+    """What is remembered of waits for somebody else's victims."""
+
+    awaited: frozenset[ProcessId] = frozenset()
+    """Whose memory was waited for once already; only those that still leave."""
+    vain_ns: int | None = None
+    """When a wait last ended with memory still short."""
+
+
+@value
+class Ended:
+    """Somebody ended by us of late, and how often it has come back since."""
+
+    key: str
+    """What it is known by when it comes back: its unit, or name, owner and parent."""
+    name: str
+    """For people; hostile text."""
+    times: int
+    first_ns: int
+    last_ns: int
+    victims: tuple[ProcessId, ...]
+    """Of the last end."""
+
+
+@value
 class State:
     """Everything the policy knows."""
 
@@ -133,6 +160,9 @@ class State:
     told: Told = Told()
     warning: str = ""
     """Name of a warning that waits for a survey to say who."""
+    others: Others = Others()
+    ends: tuple[Ended, ...] = ()
+    """Whom we ended of late, the latest last; bounded by ``core.repeats``."""
 
 
 def begin(rules: Rules) -> State:
@@ -147,5 +177,5 @@ def under(state: State, rules: Rules) -> State:
     )
 
 
-register(Calm, Choosing, Ending, Settling, Ceilings, Prospect, Told, State)
+register(Calm, Choosing, Ending, Settling, Ceilings, Prospect, Told, Others, Ended, State)
 register(Trail, Point, Flow, Census, Track)

@@ -54,6 +54,16 @@ KINDS = {
     "kernel-kill": Kind(
         "98e8316ead5b43af8fe0183e862fb283", ERROR, "The kernel's OOM killer acted."
     ),
+    "other-kill": Kind(
+        "c7a9dccb91c44a8cba2b74b7216eddb7",
+        WARNING,
+        "Somebody else ended a process, or it leaves by itself; its memory is waited for.",
+    ),
+    "restart-loop": Kind(
+        "0cee8d3b96fd43cbb3e1306bc2168552",
+        ERROR,
+        "What was ended has come back into the same shortage, and was ended again.",
+    ),
     "relieved": Kind("87ca1dc1491d450abf57efa999fc086e", NOTICE, "Relief freed something."),
     "declined": Kind("fba081a3f2884191b21b611b00c8404e", NOTICE, "Relief would not, and why."),
     "reload": Kind("0d86aff9ec7a4c4abc06455891ec9b71", NOTICE, "New rules are in force."),
