@@ -156,6 +156,14 @@ def test_whoever_takes_half_of_what_is_left_meanwhile_is_not_waited_out():
     assert len(play.found(Survey)) == 1
 
 
+def test_our_own_victims_memory_is_waited_for_though_what_is_left_shrinks():
+    play = Play().short()
+    play.feed(Gone(play.now_ns, HOG.id)).sample(0.01, 100 * MS)
+
+    assert isinstance(play.state.hunt, Settling)
+    assert play.found(Survey) == []
+
+
 def test_our_own_victim_on_its_way_out_is_waited_for_without_a_word():
     """Memory was back by half, the hunt over; then short again while the first still dies."""
     play = Play().short()

@@ -126,6 +126,8 @@ class End:
     cgroup: str = ""
     """When set, the whole unit goes, by cgroup.kill where the kernel has it."""
     trigger: str = ""
+    unit: str = ""
+    """Cgroup of a unit that ends with these: its manager is told why."""
 
 
 @value
@@ -149,6 +151,8 @@ class Tell:
     comm: str = ""
     time_left_ns: int | None = None
     trigger: str = ""
+    unit: str = ""
+    """System unit of the victim, so that ``systemctl status`` shows the sentence with it."""
 
 
 if TYPE_CHECKING:

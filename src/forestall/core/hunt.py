@@ -18,6 +18,7 @@ from __future__ import annotations
 from forestall.core.census import shmem_growth_bytes
 from forestall.core.events import End, Gone, Missed, Refused, Survey, Surveyed, Tell
 from forestall.core.judge import GROWTH_MIN_SHARE, Chosen, Nobody
+from forestall.core.managers import system_unit, unit_to_tell
 from forestall.core.model import Force, Stage
 from forestall.core.others import drained, wait_for_others, waited_in_vain
 from forestall.core.repeats import advice, note_end, repeat_clause
@@ -209,8 +210,10 @@ def decide(
         part.root.comm,
         left_ns,
         hunt.trigger,
+        system_unit(part.root.cgroup),
     )
-    end = End(victims, force, why, part.root.comm, part.frees_bytes, cgroup, hunt.trigger)
+    unit = unit_to_tell(part, event.rows)
+    end = End(victims, force, why, part.root.comm, part.frees_bytes, cgroup, hunt.trigger, unit)
     # The end first: telling allocates in the kernel, and near the limit an allocation waits
     # (0.8 s measured in a fork storm). It is on record already.
     requests: tuple[Request, ...] = (end, told)

@@ -153,6 +153,9 @@ def _fields(tell: Tell, kind: Kind, sequence: int) -> bytes:
     if tell.victim is not None:
         pairs.append(("FORESTALL_VICTIM_PID", str(tell.victim.pid)))
         pairs.append(("FORESTALL_VICTIM_COMM", plain(tell.comm)))
+    if tell.unit:
+        # What journalctl and systemctl status look for, beside a unit's own lines.
+        pairs.append(("OBJECT_SYSTEMD_UNIT", plain(tell.unit)))
     # A newline in a value would begin a new field: what others had a hand in is escaped.
     lines = (f"{name}={text}\n" for name, text in pairs)
     return "".join(lines).encode("utf-8", "backslashreplace")
