@@ -11,7 +11,7 @@ from forestall.core.rules import DEFAULT_RULES, Limit, Trigger, available
 from forestall.core.state import Calm, Ending, Settling, begin
 from forestall.core.units import GIB, MIB, MS, SECOND
 from forestall.core.value import replace
-from tests.fakes.builders import leaving, row, sampled, surveyed
+from tests.fakes.builders import activity, leaving, row, sampled, surveyed
 
 RULES = replace(DEFAULT_RULES, triggers=(Trigger("out", Stage.KILL, (available(Limit(0.04)),)),))
 SHORT, AMPLE = 0.03, 0.5
@@ -184,6 +184,19 @@ def test_who_would_not_go_for_us_is_not_waited_for_again():
     play.sample(SHORT, RULES.kill_patience_ns + SECOND).survey(OTHER, BYSTANDER, leaving=(stuck,))
 
     assert [end.victims for end in play.ends()] == [(OTHER.id,)]
+
+
+def test_a_kill_by_the_kernel_that_did_not_help_is_not_waited_for_a_second_time():
+    """Its victim may still be leaving when the wait for the kernel's kill is over."""
+    play = Play()
+    play.feed(sampled(play.now_ns, AMPLE, activity=activity())).survey(HOG, OTHER, BYSTANDER)
+    play.now_ns += SECOND
+    play.feed(sampled(play.now_ns, SHORT, activity=activity(oom_kill=1)))
+    waits = play.state.hunt
+    play.sample(SHORT, SECOND).survey(HOG, OTHER, BYSTANDER, leaving=(GOING,))
+
+    assert isinstance(waits, Settling)
+    assert [end.victims for end in play.ends()] == [(HOG.id,)]
 
 
 def test_waits_survive_the_record():

@@ -178,6 +178,7 @@ def _kernel_kills(state: State, seen: State, requests: list[Request]) -> State:
             0,
             headroom_bytes(seen.memory),
             spared,
+            foreign=True,
         )
         return replace(seen, hunt=hunt)
     return seen
