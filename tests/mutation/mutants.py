@@ -347,7 +347,7 @@ MUTANTS = (
     # Others, and those who come back.
     Mutant(
         "core/others.py",
-        "not event.leaving or _in_vain_lately(seen)",
+        "not event.leaving or seen.now_ns < others.rest_until_ns",
         "not event.leaving",
         "a storm of processes that come and go holds the guard's hand for ever",
     ),

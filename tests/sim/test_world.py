@@ -9,7 +9,7 @@ import pytest
 from forestall.core.codec import decode, encode
 from forestall.core.events import End, Missed, Refused, Surveyed
 from forestall.core.model import Force, Role, Standing
-from forestall.core.others import LEAST, VAIN_NS, WAIT_NS
+from forestall.core.others import LEAST, WAIT_NS
 from forestall.core.policy import step
 from forestall.core.rules import DEFAULT_RULES, Signal
 from forestall.core.state import Ending
@@ -83,7 +83,7 @@ def _never_fights(world):
         if not isinstance(event, Surveyed) or not any(isinstance(one, End) for one in requests):
             continue
         others = state.others
-        if others.vain_ns is not None and state.now_ns - others.vain_ns < VAIN_NS:
+        if state.now_ns < others.rest_until_ns:
             continue
         for killed_ns, victim, held_bytes in world.foreign:
             over_ns = min(killed_ns + WAIT_NS, world.removed.get(victim, world.now_ns))
@@ -148,7 +148,7 @@ def take_note(tally, world):
             "kernel kills": world.kernel_kills,
             "ends by others": len(world.foreign),
             "waits for others": told["other-kill"],
-            "waits in vain": len({state.others.vain_ns for state, _, _ in world.diary} - {None}),
+            "waits in vain": len({state.others.rest_until_ns for state, _, _ in world.diary}) - 1,
             "came back and ended again": told["restart-loop"],
             "refusals": told["refused"],
             "refusals of SIGKILL": sum(

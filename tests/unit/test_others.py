@@ -5,7 +5,7 @@ import pytest
 from forestall.core.codec import decode, encode
 from forestall.core.events import End, Gone, Survey, Tell
 from forestall.core.model import Stage
-from forestall.core.others import VAIN_NS, WAIT_NS
+from forestall.core.others import REST_LEAST_NS, REST_TIMES, WAIT_NS
 from forestall.core.policy import step
 from forestall.core.rules import DEFAULT_RULES, Limit, Trigger, available
 from forestall.core.state import Calm, Ending, Settling, begin
@@ -101,10 +101,21 @@ def test_no_second_wait_follows_one_that_did_not_help():
     assert play.ends()
 
 
+@pytest.mark.parametrize(("later_ns", "waits"), [(-MS, False), (MS, True)])
+def test_a_short_wait_that_did_not_help_costs_a_short_rest(later_ns, waits):
+    """What was left ran out after 20 ms: the next death may be the one that helps."""
+    play = Play().short(GOING).sample(0.001, 20 * MS)
+    play.survey(HOG, OTHER, leaving=(GOING,))
+    play.feed(Gone(play.now_ns, HOG.id)).sample(AMPLE, REST_LEAST_NS - 100 * MS)
+    play.sample(SHORT, 100 * MS + later_ns).survey(OTHER, leaving=(leaving(71, 3 * GIB),))
+
+    assert isinstance(play.state.hunt, Settling) is waits
+
+
 def test_a_later_death_is_waited_for_again():
     play = Play().short(GOING).sample(SHORT, WAIT_NS + MS)
     play.survey(HOG, OTHER, leaving=(GOING,))
-    play.feed(Gone(play.now_ns, HOG.id)).sample(AMPLE, VAIN_NS)
+    play.feed(Gone(play.now_ns, HOG.id)).sample(AMPLE, REST_TIMES * WAIT_NS)
     play.sample(SHORT, SECOND).survey(OTHER, leaving=(leaving(71, 3 * GIB),))
 
     assert isinstance(play.state.hunt, Settling)
@@ -203,5 +214,5 @@ def test_waits_survive_the_record():
     play = Play().short(GOING).sample(SHORT, WAIT_NS + MS)
 
     assert play.state.others.awaited == {GOING.id}
-    assert play.state.others.vain_ns == play.now_ns
+    assert play.state.others.rest_until_ns == play.now_ns + REST_TIMES * (WAIT_NS + MS)
     assert decode(encode(play.state)) == play.state

@@ -8,8 +8,8 @@ looks the same, and waiting for it is as right.
 
 Rule: such a wait may be in vain, never long and never repeated. What counts is
 what would end the shortage; each death is waited for once; and after a wait
-that did not help there is none for a while, so that a storm of processes that
-come and go cannot hold the guard's hand.
+that did not help there is none for ten times as long, so that a storm of
+processes that come and go cannot hold the guard's hand.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from forestall.core.rules import Limit, Signal
 from forestall.core.sentence import plain
 from forestall.core.state import Settling
 from forestall.core.trend import headroom_bytes
-from forestall.core.units import MIB, SECOND, human_bytes
+from forestall.core.units import MIB, MS, SECOND, human_bytes
 from forestall.core.value import TYPE_CHECKING, replace
 
 if TYPE_CHECKING:
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 WAIT_NS = 1 * SECOND
 """At most; less when the memory is back sooner, or what is left runs out meanwhile."""
-VAIN_NS = 10 * SECOND
-"""After a wait that did not help there is no other for so long."""
+REST_TIMES = 10
+"""After a wait that did not help there is no other for so many times as long."""
+REST_LEAST_NS = 500 * MS
 LEAST = Limit(0.02, 256 * MIB)
 """Less than this on its way back is the usual coming and going of processes."""
 DRAINED_SHARE = 0.5
@@ -46,7 +47,7 @@ def wait_for_others(
     Cost: nothing while nobody leaves.
     """
     memory, others = seen.memory, seen.others
-    if memory is None or not event.leaving or _in_vain_lately(seen):
+    if memory is None or not event.leaving or seen.now_ns < others.rest_until_ns:
         return None
     fresh = tuple(
         one for one in event.leaving if one.id not in others.awaited and one.id not in hunt.spared
@@ -82,12 +83,8 @@ def waited_in_vain(seen: State, hunt: Settling) -> State:
     """Take note that a wait for others did not end the shortage."""
     if not hunt.foreign:
         return seen
-    return replace(seen, others=replace(seen.others, vain_ns=seen.now_ns))
-
-
-def _in_vain_lately(seen: State) -> bool:
-    vain_ns = seen.others.vain_ns
-    return vain_ns is not None and seen.now_ns - vain_ns < VAIN_NS
+    rest_ns = max(REST_LEAST_NS, REST_TIMES * (seen.now_ns - hunt.since_ns))
+    return replace(seen, others=replace(seen.others, rest_until_ns=seen.now_ns + rest_ns))
 
 
 def _wanted_bytes(seen: State, hunt: Choosing, memory: Memory, rules: Rules) -> int:

@@ -118,8 +118,8 @@ class Others:
 
     awaited: frozenset[ProcessId] = frozenset()
     """Whose memory was waited for once already; only those that still leave."""
-    vain_ns: int | None = None
-    """When a wait last ended with memory still short."""
+    rest_until_ns: int = 0
+    """No wait before this: the last one ended with memory still short."""
 
 
 @value
