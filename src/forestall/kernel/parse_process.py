@@ -43,6 +43,7 @@ class Stat:
         Whatever signal is fatal, the kernel hands every thread a SIGKILL of its own
         (kernel/signal.c complete_signal), so that one bit tells; a thread that has taken it
         carries PF_EXITING before its memory is gone from sight. A zombie has nothing left.
+        Race: the first thread of a process also looks so for a moment when another calls exec.
         """
         if self.state in "ZX":
             return False
