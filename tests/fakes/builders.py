@@ -4,6 +4,7 @@ from forestall.core.events import Sampled, Surveyed
 from forestall.core.model import (
     Activity,
     Holdings,
+    Leaving,
     Memory,
     Pressure,
     ProcessId,
@@ -63,8 +64,13 @@ def row(pid, anon, *, comm=None, parent=1, start=None, age_s=3600, **fields):
     )
 
 
-def surveyed(now_ns, *rows, cost_ns=1_000_000, holdings=None):
-    return Surveyed(now_ns, now_ns - cost_ns, tuple(rows), holdings)
+def surveyed(now_ns, *rows, cost_ns=1_000_000, holdings=None, leaving=()):
+    return Surveyed(now_ns, now_ns - cost_ns, tuple(rows), holdings, leaving=tuple(leaving))
+
+
+def leaving(pid, frees, *, comm=None, start=None):
+    process = ProcessId(pid, pid * 100 if start is None else start)
+    return Leaving(process, comm or f"p{pid}", int(frees))
 
 
 def holdings(*, anon=0, file=0, shmem=0, slab=0, tables=0, hugetlb=0, zram=0):

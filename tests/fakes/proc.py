@@ -130,10 +130,12 @@ class FakeProc:
         adj=0,
         cmdline="",
         exe=None,
+        pending=0,
     ):
         name = comm.encode("utf-8", "surrogateescape") if isinstance(comm, str) else comm
         tail = [state, parent, group or pid, session or pid, 0, -1, flags, 0, 0, major_faults, 0]
         tail += [0, 0, 0, 0, 20, 0, threads, 0, start, 0, (anon_kib + file_kib) // PAGE_KIB, 0]
+        tail += [0, 0, 0, 0, 0, pending, 0]
         numbers = " ".join(str(field) for field in tail).encode()
         self.write(f"proc/{pid}/stat", b"%d (%b) %b\n" % (pid, name, numbers))
         self.statm(pid, anon_kib=anon_kib, file_kib=file_kib, data_kib=data_kib)

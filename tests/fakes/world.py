@@ -12,6 +12,7 @@ from forestall.core.model import (
     Activity,
     Force,
     Holdings,
+    Leaving,
     Memory,
     Pressure,
     ProcessId,
@@ -58,6 +59,11 @@ class Body:
     dies_ns: int | None = None
     born_ns: int = 0
     thrashes: bool = False
+    killed: bool = False
+    """By a signal that nobody can catch, whoever sent it: it holds its memory until it dies."""
+    restarts: bool = False
+    """Something starts it again, and it grows again, as fast as it did."""
+    was_growth: float = 0.0
 
     @property
     def immortal(self):
@@ -83,6 +89,10 @@ class World:
     diary: list = field(default_factory=list)
     kernel_kills: int = 0
     stalls: int = 0
+    foreign: list = field(default_factory=list)
+    """Ends by another killer: (when, who, how much it held)."""
+    removed: dict = field(default_factory=dict)
+    """When each one was gone with its memory."""
     sampled_ns: int = 0
     """When memory was last read with success."""
     left_files: float = 0.0
@@ -100,12 +110,22 @@ class World:
         self.flaky = dice.choice([0.0, 0.0, 0.05, 0.3])
         self.fast_swap = dice.random() < 0.4
         self.base = self.total * 0.08
+        # Its own dice, so that the worlds without another killer stay what they were.
+        self.others = random.Random(self.seed + 1_000_003)
+        self.killer = self.others.choice(["", "", "early", "random"])
+        self._killer_rests_ns = 0
+        self._restarts: list = []
+        self._were_immortal: set = set()
         self._pid = 2
         self._used = 0.0
         self._shmem = 0.0
         self.scarce_since_ns = None
         for _ in range(dice.randint(3, 30)):
             self._populate()
+        if self.others.random() < 0.3:
+            for body in self.bodies.values():
+                body.restarts = body.growth > 0 and not body.fills
+                body.was_growth = body.growth
         self._thrash = any(body.thrashes for body in self.bodies.values())
         self.loop = Loop(self.rules, self._ports())
 
@@ -194,6 +214,7 @@ class World:
         self.now_ns += span_ns
         for body in list(self.bodies.values()):
             self._live(body, span_ns)
+        self._start_again()
         shmem = self.left_files
         used = 0.0
         for body in self.bodies.values():
@@ -210,6 +231,8 @@ class World:
             self.scarce_since_ns = self.now_ns
         if over > self.swap:
             self._kernel_kill()
+        if self.killer:
+            self._other_killer(over)
         share = span_ns / 1000
         if over > 0:
             moved = min(over, self.total * 0.1 * span_ns / SECOND) / PAGE
@@ -242,8 +265,20 @@ class World:
     def _remove(self, body):
         if self.bodies.pop(body.id, None) is not None:
             self.left_files += body.files
+            if body.restarts and body.leaves_ns is None:
+                self._restarts.append((self.now_ns + self.others.randint(50, 900) * MS, body))
+            self.removed[body.id] = self.now_ns
+            self._were_immortal |= {body.id} if body.immortal else set()
             if body.dies_ns is not None:
                 self.loop.feed(Gone(self.now_ns, body.id))
+
+    def _start_again(self):
+        due = [body for when_ns, body in self._restarts if when_ns <= self.now_ns]
+        self._restarts = [one for one in self._restarts if one[0] > self.now_ns]
+        for old in due:
+            body = self._body(0.001 * self.total, old.standing, old.parent, old.comm)
+            body.growth, body.limit, body.restarts = old.was_growth, old.limit, True
+            body.ignores_term, body.was_growth = old.ignores_term, old.was_growth
 
     def _kernel_kill(self):
         mortal = [b for b in self.bodies.values() if b.standing is not Standing.NEVER]
@@ -251,9 +286,39 @@ class World:
             self.kernel_kills += 1
             self._remove(max(mortal, key=lambda b: b.size))
 
+    def _other_killer(self, over):
+        """Another killer: one that watches free memory as we do, or somebody with ``kill -9``."""
+        dice = self.others
+        if self.now_ns < self._killer_rests_ns:
+            return
+        mortal = [
+            body
+            for body in self.bodies.values()
+            if body.standing is not Standing.NEVER and not body.immortal and not body.killed
+        ]
+        early = self.killer == "early" and over > -dice.uniform(0.01, 0.06) * self.total
+        if not mortal or not (early or (self.killer == "random" and dice.random() < 0.01)):
+            return
+        self._killer_rests_ns = self.now_ns + dice.choice([1, 3, 10]) * SECOND
+        victim = max(mortal, key=lambda body: body.size)
+        if self.killer == "random":
+            victim = dice.choice(mortal)
+        victim.killed, victim.growth = True, 0.0
+        victim.forks_ns = None
+        # Some hang on their way out: in a driver, or starved of the processor.
+        slow = dice.random() < 0.2
+        dies_ns = self.now_ns + (dice.randint(2, 9) * SECOND if slow else dice.randint(1, 900) * MS)
+        victim.dies_ns = min(victim.dies_ns or dies_ns, dies_ns)
+        self.foreign.append((self.now_ns, victim.id, victim.size + victim.shared))
+
     def _room(self):
         # A tmpfs has a limit of its own: by default half of memory.
         return max(0.0, self.total * 0.5 - self._shmem)
+
+    def is_immortal(self, process):
+        """Whether no signal of ours will end this one, or would have when it was there."""
+        body = self.bodies.get(process)
+        return process in self._were_immortal if body is None else body.immortal
 
     def used(self):
         return self._used
@@ -288,10 +353,15 @@ class World:
             raise OSError(5, "flaky")
         began_ns = self.now_ns
         self.now_ns += self.dice.randint(1, 20) * MS
-        rows = tuple(self._row(body, shared) for body in self.bodies.values())
+        rows = tuple(self._row(body, shared) for body in self.bodies.values() if not body.killed)
+        leaving = tuple(
+            Leaving(body.id, body.comm, int(body.size + body.shared))
+            for body in self.bodies.values()
+            if body.killed
+        )
         shmem = int(self._shmem)
         holdings = Holdings(int(self.used()) - shmem, 0, shmem, 0, 0, 0, 0)
-        return Surveyed(self.now_ns, began_ns, rows, holdings, shared=shared)
+        return Surveyed(self.now_ns, began_ns, rows, holdings, shared=shared, leaving=leaving)
 
     def _row(self, body, shared):
         return Row(
@@ -329,7 +399,9 @@ class World:
             elif body.refuses or (body.refuses_kill and request.force is Force.KILL):
                 news.append(Refused(now_ns, victim, "sim"))
             elif not body.stuck and (request.force is Force.KILL or not body.ignores_term):
-                body.dies_ns = now_ns + self.dice.randint(1, 800) * MS
+                dies_ns = now_ns + self.dice.randint(1, 800) * MS
+                body.dies_ns = min(body.dies_ns or dies_ns, dies_ns)
+                body.killed = request.force is Force.KILL
         return news
 
     def _short(self):

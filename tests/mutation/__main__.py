@@ -22,13 +22,16 @@ ROOT = Path(__file__).parents[2]
 LIMIT_S = 600
 TESTS = (
     "tests/unit/test_policy.py",
+    "tests/unit/test_others.py",
+    "tests/unit/test_repeats.py",
+    "tests/unit/test_managers.py",
     "tests/unit/test_judge.py",
     "tests/unit/test_core_edges.py",
     "tests/unit/test_core_standing.py",
     "tests/property/test_trend_property.py",
     "tests/sim/test_world.py",
 )
-EFFECT_TESTS = ("tests/system/test_effects_end.py",)
+EFFECT_TESTS = ("tests/system/test_effects_end.py", "tests/system/test_unit_mark.py")
 SEEDS = "40"
 
 

@@ -112,8 +112,8 @@ MUTANTS = (
     ),
     Mutant(
         "core/hunt.py",
-        "    if seen.now_ns < hunt.until_ns and not (came_back and waited_ns >= RETURN_NS):\n        return seen",
-        "    if not came_back and waited_ns < 0:\n        return seen",
+        "    if seen.now_ns < hunt.until_ns and not over:\n        return seen",
+        "    if not over and waited_ns < 0:\n        return seen",
         "a second victim before the first one's memory is back",
     ),
     Mutant(
@@ -362,6 +362,79 @@ MUTANTS = (
         "since_ns >= least_ns",
         "surveys of ten thousand processes take a tenth of a core",
     ),
+    # Others, and those who come back.
+    Mutant(
+        "core/others.py",
+        "not event.leaving or seen.now_ns < others.rest_until_ns",
+        "not event.leaving",
+        "a storm of processes that come and go holds the guard's hand for ever",
+    ),
+    Mutant(
+        "core/others.py",
+        "if not fresh or coming_bytes < _wanted_bytes(seen, hunt, memory, rules):",
+        "if not fresh:",
+        "a small process that leaves delays a decision",
+    ),
+    Mutant(
+        "core/others.py",
+        "one.id not in others.awaited and ",
+        "",
+        "one death is waited for again and again",
+    ),
+    Mutant(
+        "core/others.py",
+        " and one.id not in hunt.spared",
+        "",
+        "whoever did not go for us is waited for again",
+    ),
+    Mutant(
+        "core/others.py",
+        "return max(missing_bytes, LEAST.of(memory.total_bytes))",
+        "return LEAST.of(memory.total_bytes)",
+        "a death that cannot end the shortage is waited for",
+    ),
+    Mutant(
+        "core/others.py",
+        "return hunt.foreign and headroom_bytes",
+        "return headroom_bytes",
+        "our own victim is given up while its memory comes back",
+    ),
+    Mutant(
+        "core/others.py",
+        "DRAINED_SHARE = 0.5",
+        "DRAINED_SHARE = 0.0",
+        "memory runs out during a wait for somebody else's victim",
+    ),
+    Mutant(
+        "core/repeats.py",
+        "return all(row.age_ns < since_ns for row in part.members)",
+        "return True",
+        "sisters ended one after the other are called a loop",
+    ),
+    Mutant(
+        "core/repeats.py",
+        "now_ns - before.last_ns <= WINDOW_NS",
+        "now_ns >= before.last_ns",
+        "an end a week ago counts as the same loop",
+    ),
+    Mutant(
+        "core/repeats.py",
+        "return replace(state, ends=(*others, ended)[-ENDS_MAX:]), ended",
+        "return replace(state, ends=(*others, ended)), ended",
+        "every end of a year is remembered",
+    ),
+    Mutant(
+        "core/managers.py",
+        'return unit if main is not None and main.id in ended else ""',
+        'return unit if main is not None else ""',
+        "a worker's end stops the whole service",
+    ),
+    Mutant(
+        "core/managers.py",
+        '    if not unit.endswith(".service"):\n        return ""',
+        '    if not unit:\n        return ""',
+        "one process of a scope stops all of it",
+    ),
     # The effect.
     Mutant(
         "effects/end.py",
@@ -404,5 +477,23 @@ MUTANTS = (
         "_SIGNALS = {Force.TERM: signal.SIGTERM, Force.KILL: signal.SIGKILL}",
         "_SIGNALS = {Force.TERM: signal.SIGTERM, Force.KILL: signal.SIGTERM}",
         "SIGKILL is not sent",
+    ),
+    Mutant(
+        "effects/end.py",
+        "        if left is not None and all(isinstance(one, Refused) for one in news) and not signalled:\n            left()",
+        "        if left is not None and not all(isinstance(one, Refused) for one in news):\n            left()",
+        "a unit where nobody could be ended is taken for ended later",
+    ),
+    Mutant(
+        "effects/unit_mark.py",
+        "raised = max(occasions + 1, now_ns // TICK_NS)",
+        "raised = occasions + 1",
+        "a service that restarts is told once, and never again",
+    ),
+    Mutant(
+        "effects/unit_mark.py",
+        "return int(raw) if raw.isdigit() and len(raw) <= DIGITS_MAX else 0",
+        "return int(raw)",
+        "what a user wrote to a cgroup stops the guard's kill",
     ),
 )

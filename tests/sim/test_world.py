@@ -9,8 +9,9 @@ import pytest
 from forestall.core.codec import decode, encode
 from forestall.core.events import End, Missed, Refused, Surveyed
 from forestall.core.model import Force, Role, Standing
+from forestall.core.others import LEAST, WAIT_NS
 from forestall.core.policy import step
-from forestall.core.rules import DEFAULT_RULES
+from forestall.core.rules import DEFAULT_RULES, Signal
 from forestall.core.state import Choosing, Ending
 from forestall.core.units import SECOND
 from tests.fakes.world import World
@@ -44,6 +45,7 @@ def test_safety_and_liveness(seed, tally):
     for now_ns, request, short in world.decisions:
         assert short, f"{request} at {now_ns} with memory to spare"
     _one_at_a_time(world)
+    _never_fights(world)
     assert _at_rest(world)
     take_note(tally, world)
 
@@ -81,6 +83,36 @@ def _one_at_a_time(world):
         if request.force is Force.KILL:
             killed |= dict.fromkeys(victims, now_ns)
         before_ns, before = now_ns, request
+
+
+def _never_fights(world):
+    """No second victim in the first second of another killer's, whose memory is enough.
+
+    Except where a wait has just been in vain, or this very death was waited for already.
+    """
+    for state, event, requests in world.diary:
+        if not isinstance(event, Surveyed) or not any(isinstance(one, End) for one in requests):
+            continue
+        others = state.others
+        if state.now_ns < others.rest_until_ns:
+            continue
+        for killed_ns, victim, held_bytes in world.foreign:
+            over_ns = min(killed_ns + WAIT_NS, world.removed.get(victim, world.now_ns))
+            dying = killed_ns <= event.began_ns < over_ns
+            if dying and victim not in others.awaited | state.hunt.spared:
+                limit_bytes = amount_of(state.hunt.trigger, state.memory)
+                wanted_bytes = max(
+                    limit_bytes - state.memory.available_bytes,
+                    LEAST.of(state.memory.total_bytes),
+                )
+                assert held_bytes < wanted_bytes, "somebody else's victim was enough"
+
+
+def amount_of(name, memory):
+    """The available memory below which a trigger of the default rules holds."""
+    (trigger,) = (one for one in DEFAULT_RULES.triggers if one.name == name)
+    amounts = [one.amount for one in trigger.conditions if one.signal is Signal.AVAILABLE]
+    return amounts[0].of(memory.total_bytes)
 
 
 def _at_rest(world):
@@ -125,6 +157,10 @@ def take_note(tally, world):
             "families": sum(len(r.victims) > 1 for r in asked),
             "forced": sum(r.force is Force.KILL for r in asked),
             "kernel kills": world.kernel_kills,
+            "ends by others": len(world.foreign),
+            "waits for others": told["other-kill"],
+            "waits in vain": len({state.others.rest_until_ns for state, _, _ in world.diary}) - 1,
+            "came back and ended again": told["restart-loop"],
             "refusals": told["refused"],
             "refusals of SIGKILL": sum(
                 isinstance(event, Refused)

@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from forestall.core.model import ProcessId, Role, Standing
+from forestall.core.model import Leaving, ProcessId, Role, Standing
 from forestall.core.rules import Field, VictimRule
 from forestall.core.standing import Matcher
 from forestall.kernel import measure, processes
@@ -16,6 +16,10 @@ from tests.fakes.proc import FakeProc
 MIB_KIB = 1024
 MIB = 1024 * 1024
 OWN = 500
+SECOND = 1_000_000_000
+KILLED = 1 << 8
+"""SIGKILL in the set of pending signals."""
+EXITING = 0x400004
 
 RULES = (
     VictimRule(Standing.AVOID, Field.NAME, "^db$", "databases"),
@@ -123,6 +127,99 @@ def test_a_process_whose_first_thread_has_ended_is_seen_with_its_memory(proc):
     row = look(proc)[60]
 
     assert (row.anon_bytes, row.state) == (32 * MIB, "R")
+
+
+def test_who_has_a_sigkill_coming_leaves_and_is_no_candidate(proc):
+    """Starved of the processor it still holds all its memory."""
+    sizes = {"anon_kib": 64 * MIB_KIB, "swap_kib": MIB_KIB, "data_kib": 65 * MIB_KIB}
+    proc.process(60, comm="goner", pending=KILLED, **sizes)
+    proc.process(61, comm="asked", anon_kib=8 * MIB_KIB, pending=1 << 14)
+    surveyed = table(proc).survey(clock(), swap_used=True)
+
+    assert surveyed.leaving == (Leaving(ProcessId(60, 100), "goner", 65 * MIB),)
+    assert 60 not in rows(surveyed)
+    assert 61 in rows(surveyed), "a SIGTERM may be caught"
+
+
+def test_who_is_known_and_has_its_memory_taken_down_leaves_until_it_is_a_zombie(proc):
+    """Its memory is out of sight; the kernel gives it back page by page."""
+    proc.process(60, comm="goner", anon_kib=64 * MIB_KIB)
+    survey = table(proc).survey
+    survey(clock())
+    proc.process(60, comm="goner", state="R", flags=EXITING)
+    seen = [survey(clock()).leaving for _ in range(2)]
+    proc.process(60, comm="goner", state="Z", flags=EXITING)
+    over = survey(clock()).leaving
+
+    assert seen == [(Leaving(ProcessId(60, 100), "goner", 64 * MIB),)] * 2
+    assert over == ()
+
+
+def test_of_a_process_with_threads_the_last_one_takes_the_memory_down(proc):
+    """The first is a zombie already, and none of the others shows memory any more."""
+    proc.process(60, comm="goner", anon_kib=64 * MIB_KIB, threads=3)
+    survey = table(proc).survey
+    survey(clock())
+    proc.process(60, comm="goner", state="Z", flags=EXITING, threads=2)
+    proc.statm(60, anon_kib=0, folder="60/task/61")
+
+    assert [one.id.pid for one in survey(clock()).leaving] == [60]
+
+
+@pytest.mark.parametrize("state", ["R", "S"])
+def test_nobody_leaves_for_having_no_memory_in_ram(proc, state):
+    """All of it in swap, or just begun."""
+    proc.process(60, anon_kib=64 * MIB_KIB)
+    survey = table(proc).survey
+    survey(clock())
+    proc.process(60, state=state, anon_kib=0)
+
+    assert survey(clock()).leaving == ()
+
+
+def test_a_stranger_with_a_leavers_number_does_not_leave(proc):
+    proc.process(60, comm="old", start=100, anon_kib=64 * MIB_KIB)
+    survey = table(proc).survey
+    survey(clock())
+    proc.process(60, comm="new", start=900, flags=EXITING)
+
+    assert survey(clock()).leaving == ()
+
+
+def test_who_has_been_leaving_for_long_is_stuck_and_a_candidate_again(proc):
+    """In a driver, or writing its core: it may hold its memory for ever."""
+    proc.process(60, comm="stuck", anon_kib=64 * MIB_KIB, pending=KILLED)
+    survey = table(proc).survey
+    first = survey(lambda: SECOND)
+    late = survey(lambda: SECOND + processes.LEAVING_NS - 1)
+    later = survey(lambda: SECOND + processes.LEAVING_NS)
+
+    assert 60 not in rows(first).keys() | rows(late).keys()
+    assert later.leaving == ()
+    assert 60 in rows(later)
+
+
+def test_leavers_are_limited_to_the_largest(proc, monkeypatch):
+    monkeypatch.setattr(processes, "LEAVING_MAX", 2)
+    for pid in range(60, 65):
+        proc.process(pid, anon_kib=pid * MIB_KIB, pending=KILLED)
+
+    assert [one.id.pid for one in table(proc).survey(clock()).leaving] == [64, 63]
+
+
+def test_a_headless_process_leaves_when_its_threads_do(proc):
+    for pending, leaves in ((0, False), (KILLED, True)):
+        proc.process(60, comm="headless", state="Z", flags=EXITING, threads=3)
+        proc.process(961, state="R", anon_kib=32 * MIB_KIB, pending=pending)
+        folder = proc.proc / "60/task/61"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("stat", "statm"):
+            (proc.proc / "961" / name).replace(folder / name)
+        surveyed = table(proc).survey(clock())
+
+        assert (60 in rows(surveyed)) is not leaves
+        assert bool(surveyed.leaving) is leaves
+        proc.remove(961)
 
 
 def test_a_process_that_has_taken_a_kernel_threads_number_is_seen(proc):

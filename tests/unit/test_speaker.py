@@ -68,7 +68,8 @@ def fields_of(datagram):
 def test_an_event_reaches_the_journal_with_its_fields(listener, keep):
     end, path = listener
     speaker = keep(Speaker("journal", journal=path))
-    speaker.say(told(victim=ProcessId(7, 1), comm="hog", trigger="low"), 12)
+    victim = ProcessId(7, 1)
+    speaker.say(told(victim=victim, comm="hog", trigger="low", unit="hog.service"), 12)
     fields = dict(fields_of(end.recv(65536)))
 
     assert speaker.style == "journal"
@@ -78,13 +79,21 @@ def test_an_event_reaches_the_journal_with_its_fields(listener, keep):
     assert fields["FORESTALL_VICTIM_PID"] == "7"
     assert fields["FORESTALL_VICTIM_COMM"] == "hog"
     assert fields["FORESTALL_TRIGGER"] == "low"
+    assert fields["OBJECT_SYSTEMD_UNIT"] == "hog.service"
     assert fields["FORESTALL_SEQUENCE"] == "12"
 
 
 def test_a_hostile_name_cannot_forge_a_field(listener, keep):
     end, path = listener
     keep(Speaker("journal", journal=path)).say(
-        told(sentence=HOSTILE, victim=ProcessId(7, 1), comm=HOSTILE, trigger=HOSTILE), 1
+        told(
+            sentence=HOSTILE,
+            victim=ProcessId(7, 1),
+            comm=HOSTILE,
+            trigger=HOSTILE,
+            unit=HOSTILE,
+        ),
+        1,
     )
     fields = fields_of(end.recv(65536))
     names = [name for name, _ in fields]

@@ -66,6 +66,23 @@ STATUS = {
 }
 
 
+def test_who_comes_back_again_and_again_is_shown_with_what_would_help():
+    loop = {
+        "name": "pg\x1b[2J.service",
+        "times": 3,
+        "span_ns": 240_000_000_000,
+        "age_ns": 2_000_000_000,
+        "advice": "give it a MemoryMax=",
+    }
+    text = render(STATUS | {"restart_loops": [loop]}).plain
+    unknown = render(STATUS | {"restart_loops": [{}]}).plain
+
+    assert "comes back pg\\x1b[2J.service was ended 3 times in 4 min, last 2.0 s ago" in text
+    assert "give it a MemoryMax=" in text
+    assert "comes back" not in render(STATUS).plain
+    assert "comes back unknown was ended unknown times" in unknown
+
+
 def test_everything_the_guard_said_is_shown():
     shown = str(render(STATUS))
 

@@ -30,6 +30,7 @@ def main():
         ("exe", Path(f"/proc/{pid}/exe").readlink),
         ("descriptors", lambda: list(Path(f"/proc/{pid}/fd").iterdir())),
         ("reclaim", lambda: write(f"{cgroup}/memory.reclaim", "4K")),
+        ("mark", lambda: os.setxattr(cgroup, "user.oomd_ooms", b"1")),
         ("mrelease", lambda: mrelease(libc)),
         ("signal", lambda: signal.pidfd_send_signal(os.pidfd_open(pid), 0)),
         ("cgroup.kill", lambda: write(f"{cgroup}/cgroup.kill", "1")),

@@ -20,7 +20,7 @@ pytestmark = [
 # What each protection would forbid, were it set.
 LEFT_OUT = {
     "ProtectKernelTunables=yes": {"drop_caches"},
-    "ProtectControlGroups=yes": {"reclaim", "cgroup.kill"},
+    "ProtectControlGroups=yes": {"reclaim", "cgroup.kill", "mark"},
     "ProcSubset=pid": {"meminfo", "pressure", "trigger", "drop_caches"},
     "RestrictRealtime=yes": {"realtime"},
 }

@@ -94,7 +94,11 @@ _SANDBOX = (
     Line("SystemCallFilter", "process_mrelease", "Not in @system-service."),
     Line("SystemCallErrorNumber", "EPERM"),
     Line("", "", "ProtectKernelTunables would forbid drop_caches."),
-    Line("", "", "ProtectControlGroups would forbid cgroup.kill and memory.reclaim."),
+    Line(
+        "",
+        "",
+        "ProtectControlGroups would forbid cgroup.kill, memory.reclaim and telling systemd why.",
+    ),
     Line("", "", "ProcSubset=pid would hide meminfo and pressure, ProtectProc the victims."),
     Line("", "", "RestrictRealtime would forbid SCHED_RR, which is a setting."),
     Line(

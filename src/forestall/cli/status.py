@@ -74,7 +74,9 @@ def _follow(call: Any, status: Status, console: Console, interval: float) -> Non
 
 def render(status: Status) -> Text:
     """Write a status for people; what is missing is shown as unknown."""
-    lines = [_level_line(status), *_memory_lines(status), _next_line(status), Text()]
+    lines = [_level_line(status), *_memory_lines(status), _next_line(status)]
+    lines += [_loop_line(one) for one in status.get("restart_loops") or ()]
+    lines.append(Text())
     for trigger in status.get("triggers") or ():
         lines += _trigger_lines(trigger)
     lines += _group_lines(status.get("groups") or ())
@@ -131,6 +133,18 @@ def _next_line(status: Status) -> Text:
     )
     if following.get("why"):
         line.append(f"\n           {safe(following['why'])}", style="dim")
+    return line
+
+
+def _loop_line(loop: Status) -> Text:
+    span, age = loop.get("span_ns"), loop.get("age_ns")
+    within = f" in {human_ns(span)}" if isinstance(span, int) else ""
+    last = f", last {human_ns(age)} ago" if isinstance(age, int) else ""
+    line = Text("comes back ", style="red")
+    line.append(safe(loop.get("name", UNKNOWN)), style="bold")
+    line.append(f" was ended {safe(loop.get('times', UNKNOWN))} times{within}{last}")
+    if loop.get("advice"):
+        line.append(f"\n           {safe(loop['advice'])}", style="dim")
     return line
 
 

@@ -11,6 +11,7 @@ from forestall.core.model import (
     Force,
     Group,
     Holdings,
+    Leaving,
     Level,
     Memory,
     Pressure,
@@ -62,6 +63,8 @@ class Surveyed:
     """Other users' processes cannot be seen (hidepid, or no permission)."""
     shared: bool = False
     """Whether the rows' shared and writing bytes were looked for; otherwise they are unknown."""
+    leaving: tuple[Leaving, ...] = ()
+    """Who cannot be ended any more, because it ends already; these are not among the rows."""
 
 
 @value
@@ -142,6 +145,8 @@ class End:
     cgroup: str = ""
     """When set, the whole unit goes, by cgroup.kill where the kernel has it."""
     trigger: str = ""
+    unit: str = ""
+    """Cgroup of a unit that ends with these: its manager is told why."""
 
 
 @value
@@ -165,6 +170,8 @@ class Tell:
     comm: str = ""
     time_left_ns: int | None = None
     trigger: str = ""
+    unit: str = ""
+    """System unit of the victim, so that ``systemctl status`` shows the sentence with it."""
 
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ Ending   -> Choosing   refused, or not even SIGKILL helped
 Settling -> Calm       enough has come back
 Settling -> Choosing   it has not, and there was time
 Calm, Choosing -> Settling   the kernel ended somebody: its memory comes back first
+Choosing -> Settling   somebody else did, or somebody leaves: likewise (``core.others``)
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from __future__ import annotations
 from forestall.core.census import shmem_growth_bytes
 from forestall.core.events import End, Gone, Missed, Refused, Survey, Surveyed, Tell
 from forestall.core.judge import GROWTH_MIN_SHARE, MIN_FREES_BYTES, Chosen, Nobody
+from forestall.core.managers import system_unit, unit_to_tell
 from forestall.core.model import Force, Stage
+from forestall.core.others import drained, wait_for_others, waited_in_vain
+from forestall.core.repeats import advice, note_end, repeat_clause
 from forestall.core.sentence import plain
 from forestall.core.signals import holds
 from forestall.core.state import Calm, Choosing, Ending, Settling, State, still_dying
@@ -149,9 +153,10 @@ def _settle(seen: State, hunt: Settling, acting: Trigger | None, requests: list[
         return _rested(seen, Calm())
     waited_ns = seen.now_ns - hunt.since_ns
     came_back = hunt.expected_bytes > 0 and back_bytes >= hunt.expected_bytes // 2
-    if seen.now_ns < hunt.until_ns and not (came_back and waited_ns >= RETURN_NS):
+    over = (came_back and waited_ns >= RETURN_NS) or drained(seen, hunt)
+    if seen.now_ns < hunt.until_ns and not over:
         return seen
-    return _again(seen, hunt.spared, acting, requests)
+    return _again(waited_in_vain(seen, hunt), hunt.spared, acting, requests)
 
 
 def _again(
@@ -176,7 +181,7 @@ def _outcome(seen: State, comm: str, trigger: str, since_ns: int, back_bytes: in
     took = human_ns(seen.now_ns - since_ns)
     assert seen.memory is not None
     sentence = (
-        f"{human_bytes(max(0, back_bytes))} came back within {took} of ending {plain(comm)}; "
+        f"{human_bytes(max(0, back_bytes))} came back within {took} of the end of {plain(comm)}; "
         f"{human_bytes(seen.memory.available_bytes)} are available"
     )
     return Tell("outcome", sentence, seen.level, comm=comm, trigger=trigger)
@@ -188,12 +193,15 @@ def decide(
     """Act on a verdict, or ask for what it still lacks."""
     memory = seen.memory
     assert memory is not None
-    if shared_to_blame(seen) and not event.shared and not hunt.shared:
-        # Processes do not explain the growth: find who holds shared memory before judging.
-        return replace(seen, hunt=replace(hunt, shared=True)), (Survey(shared=True),)
     before = _before(seen, hunt, event)
     if before is not None:
         return replace(seen, hunt=before, dying=_without(seen.dying, before.left)), ()
+    waiting = wait_for_others(seen, hunt, event, rules)
+    if waiting is not None:
+        return waiting
+    if shared_to_blame(seen) and not event.shared and not hunt.shared:
+        # Processes do not explain the growth: find who holds shared memory before judging.
+        return replace(seen, hunt=replace(hunt, shared=True)), (Survey(shared=True),)
     if not isinstance(verdict, Chosen):
         return _nobody(seen, hunt, verdict)
     part = verdict.part
@@ -218,20 +226,29 @@ def decide(
         headroom_bytes(memory),
         hunt.spared,
     )
+    seen, ended = note_end(seen, part, event.now_ns)
+    again = repeat_clause(ended)
+    why = f"{verdict.why}; {again}" if again else verdict.why
     told = Tell(
         "decision",
-        f"{force.value} by trigger {hunt.trigger}: {verdict.why}",
+        f"{force.value} by trigger {hunt.trigger}: {why}",
         seen.level,
         hunt.stage,
         part.root.id,
         part.root.comm,
         left_ns,
         hunt.trigger,
+        system_unit(part.root.cgroup),
     )
-    end = End(victims, force, verdict.why, part.root.comm, part.frees_bytes, cgroup, hunt.trigger)
+    unit = unit_to_tell(part, event.rows)
+    end = End(victims, force, why, part.root.comm, part.frees_bytes, cgroup, hunt.trigger, unit)
     # The end first: telling allocates in the kernel, and near the limit an allocation waits
     # (0.8 s measured in a fork storm). It is on record already.
-    return replace(seen, hunt=ending), (end, told)
+    requests: tuple[Request, ...] = (end, told)
+    if again:
+        looping = f"{again}: {advice(ended)}"
+        requests += (replace(told, what="restart-loop", sentence=looping),)
+    return replace(seen, hunt=ending), requests
 
 
 def _before(seen: State, hunt: Choosing, event: Surveyed) -> Ending | None:
@@ -243,8 +260,12 @@ def _before(seen: State, hunt: Choosing, event: Surveyed) -> Ending | None:
     for ending in reversed(seen.dying):
         if event.now_ns >= ending.patient_until_ns:
             continue
-        held_bytes = sum(row.held_bytes for row in event.rows if row.id in ending.left)
-        if held_bytes >= max(MIN_FREES_BYTES, ending.expected_bytes // 8):
+        here = [row.held_bytes for row in event.rows if row.id in ending.left]
+        here += [one.frees_bytes for one in event.leaving if one.id in ending.left]
+        held_bytes = sum(here)
+        # Who fills a tmpfs frees nothing: what is waited for is that it stops.
+        filler = bool(here) and ending.expected_bytes < MIN_FREES_BYTES
+        if filler or held_bytes >= max(MIN_FREES_BYTES, ending.expected_bytes // 8):
             assert seen.memory is not None
             return replace(
                 ending,

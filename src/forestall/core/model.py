@@ -176,6 +176,16 @@ class Row:
         return self.anon_bytes + self.swap_bytes + self.shared_bytes + self.writing_bytes
 
 
+@value
+class Leaving:
+    """A process that has been ended, or ends by itself, and still holds memory."""
+
+    id: ProcessId
+    comm: str
+    frees_bytes: int
+    """Its footprint when it was last measured: what is on its way back."""
+
+
 class Force(Enum):
     """How firmly to end a process."""
 

@@ -112,6 +112,8 @@ def _sampled(state: State, event: Sampled, rules: Rules) -> tuple[State, tuple[R
         state.groups,
         state.within,
         state.dying,
+        state.others,
+        state.ends,
     )
     requests: list[Request] = []
     seen = _level(seen, memory, rules, requests)
@@ -186,6 +188,7 @@ def _kernel_kills(state: State, seen: State, requests: list[Request]) -> State:
             0,
             headroom_bytes(seen.memory),
             spared,
+            foreign=True,
         )
         return replace(seen, hunt=hunt)
     return seen

@@ -73,6 +73,8 @@ class Settling:
     expected_bytes: int
     before_bytes: int
     spared: frozenset[ProcessId] = frozenset()
+    foreign: bool = False
+    """Those who go were not sent by us; ``core.others`` says how long to wait."""
 
 
 if TYPE_CHECKING:
@@ -161,6 +163,31 @@ class GroupTrack:
 
 
 @value
+class Others:
+    """What is remembered of waits for somebody else's victims."""
+
+    awaited: frozenset[ProcessId] = frozenset()
+    """Whose memory was waited for once already; only those that still leave."""
+    rest_until_ns: int = 0
+    """No wait before this: the last one ended with memory still short."""
+
+
+@value
+class Ended:
+    """Somebody ended by us of late, and how often it has come back since."""
+
+    key: str
+    """What it is known by when it comes back: its unit, or name, owner and parent."""
+    name: str
+    """For people; hostile text."""
+    times: int
+    first_ns: int
+    last_ns: int
+    victims: tuple[ProcessId, ...]
+    """Of the last end."""
+
+
+@value
 class State:
     """Everything the policy knows."""
 
@@ -187,6 +214,9 @@ class State:
     within: Within | None = None
     dying: tuple[Ending, ...] = ()
     """Killed and not gone yet when memory was back: the next shortage waits for what they hold."""
+    others: Others = Others()
+    ends: tuple[Ended, ...] = ()
+    """Whom we ended of late, the latest last; bounded by ``core.repeats``."""
 
 
 def begin(rules: Rules) -> State:
@@ -220,6 +250,6 @@ def still_dying(state: State, ending: Ending) -> tuple[Ending, ...]:
     return (*state.dying, ending)[-DYING_MAX:]
 
 
-register(Calm, Choosing, Ending, Settling, Ceilings, Prospect, Told, State)
+register(Calm, Choosing, Ending, Settling, Ceilings, Prospect, Told, Others, Ended, State)
 register(GroupTrack, Within, Purpose)
 register(Trail, Point, Flow, Census, Track)

@@ -14,6 +14,7 @@ import signal
 from forestall.core.events import End, Gone, Refused
 from forestall.core.model import Force, ProcessId
 from forestall.core.value import TYPE_CHECKING
+from forestall.effects.unit_mark import mark
 from forestall.kernel.errors import KernelError, ProcessGone
 
 if TYPE_CHECKING:
@@ -42,13 +43,15 @@ class EndProcess:
         dry_run: Do everything but send the signal, and report the victims as
             gone: a policy that waits for a death that cannot come would go on
             to the next process, which no real run would do.
-        cgroup_root: Mount point of the v2 hierarchy, for cgroup.kill; empty without one.
+        cgroup_root: Mount point of the v2 hierarchy, for cgroup.kill and marks; empty without one.
         may_go: Tells of a PID that is in a unit and was not chosen whether it may go with the
             unit; who is protected, or unknown, may not.
         reap: Called with each pidfd after SIGKILL, to have its memory freed early.
         watched_max: Victims watched at once.
         open_pidfd: ``os.pidfd_open``, or a test's that fails.
         send: ``signal.pidfd_send_signal``, likewise.
+        leave_mark: Tells the manager of a unit why it goes: its cgroup's folder, how many, and
+            now; returns what takes that back, None where it could not be told.
     """
 
     def __init__(  # noqa: PLR0913 - seams are parameters
@@ -63,6 +66,7 @@ class EndProcess:
         watched_max: int = WATCHED_MAX,
         open_pidfd: Callable[[int], int] = os.pidfd_open,
         send: Callable[[int, int], None] = signal.pidfd_send_signal,
+        leave_mark: Callable[[str, int, int], Callable[[], None] | None] = mark,
     ) -> None:
         self._identify = identify
         self._never = never | {0, 1}
@@ -73,20 +77,25 @@ class EndProcess:
         self._watched_max = watched_max
         self._open_pidfd = open_pidfd
         self._send = send
+        self._leave_mark = leave_mark
         self.watched: dict[int, ProcessId] = {}
         """pidfd -> victim, for the loop to poll."""
         self._pidfds: dict[ProcessId, int] = {}
         self.unwatched = 0
         """Victims signalled but not waited for, because there were too many."""
+        self.unmarked = 0
+        """Units whose manager could not be told why they went."""
 
     def perform(self, request: End, now_ns: int) -> list[Gone | Refused]:
         """Send the signals; return the news that is known at once."""
         news: list[Gone | Refused] = []
         signalled = []
-        whole = request.force is Force.KILL and request.cgroup and not self._dry_run
-        if whole and self._leads(request) and self._alone(request):
-            # One write ends them all, while signalling a hundred takes a while.
-            self._kill_unit(request.cgroup)
+        left = None
+        if (request.unit or request.cgroup) and not self._dry_run and self._leads(request):
+            left = self._mark(request, now_ns)
+            if request.force is Force.KILL and request.cgroup and self._alone(request):
+                # One write ends them all, while signalling a hundred takes a while.
+                self._kill_unit(request.cgroup)
         for victim in request.victims:
             answer = self._signal(victim, request.force, now_ns)
             if isinstance(answer, Refused):
@@ -97,6 +106,8 @@ class EndProcess:
                 news.append(answer)
             else:
                 signalled.append(victim)
+        if left is not None and all(isinstance(one, Refused) for one in news) and not signalled:
+            left()
         if request.force is Force.KILL and not self._dry_run:
             # All signals first: freeing one victim's memory must not delay the next signal.
             for victim in signalled:
@@ -177,6 +188,14 @@ class EndProcess:
             return self._identify(leader.pid) == leader
         except (KernelError, OSError):
             return False
+
+    def _mark(self, request: End, now_ns: int) -> Callable[[], None] | None:
+        if not self._cgroup_root or not request.unit or ".." in request.unit:
+            return None
+        path = f"{self._cgroup_root}{request.unit}"
+        left = self._leave_mark(path, len(request.victims), now_ns)
+        self.unmarked += left is None
+        return left
 
     def _alone(self, request: End) -> bool:
         # A survey shows who is large. cgroup.kill takes the small ones too, and whoever is in

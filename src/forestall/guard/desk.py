@@ -20,6 +20,7 @@ from forestall.core.codec import decode
 from forestall.core.errors import CodecError, ForestallError
 from forestall.core.events import End, Gone
 from forestall.core.model import Force, ProcessId, Standing
+from forestall.core.repeats import advice, loops
 from forestall.core.rules import Rules
 from forestall.core.sentence import plain
 from forestall.core.signals import measure
@@ -86,6 +87,16 @@ def status_of(state: State, rules: Rules, now_ns: int) -> dict[str, Any]:
             "why": prospect.why,
             "age_ns": now_ns - prospect.now_ns,
         }
+    status["restart_loops"] = [
+        {
+            "name": plain(one.name),
+            "times": one.times,
+            "span_ns": one.last_ns - one.first_ns,
+            "age_ns": now_ns - one.last_ns,
+            "advice": advice(one),
+        }
+        for one in loops(state, now_ns)
+    ]
     return status
 
 

@@ -64,6 +64,16 @@ KINDS = {
         WARNING,
         "The kernel ended something at a group's own limit.",
     ),
+    "other-kill": Kind(
+        "c7a9dccb91c44a8cba2b74b7216eddb7",
+        WARNING,
+        "Somebody else ended a process, or it leaves by itself; its memory is waited for.",
+    ),
+    "restart-loop": Kind(
+        "0cee8d3b96fd43cbb3e1306bc2168552",
+        ERROR,
+        "What was ended has come back into the same shortage, and was ended again.",
+    ),
     "relieved": Kind("87ca1dc1491d450abf57efa999fc086e", NOTICE, "Relief freed something."),
     "declined": Kind("fba081a3f2884191b21b611b00c8404e", NOTICE, "Relief would not, and why."),
     "reload": Kind("0d86aff9ec7a4c4abc06455891ec9b71", NOTICE, "New rules are in force."),
@@ -163,6 +173,9 @@ def _fields(tell: Tell, kind: Kind, sequence: int) -> bytes:
     if tell.victim is not None:
         pairs.append(("FORESTALL_VICTIM_PID", str(tell.victim.pid)))
         pairs.append(("FORESTALL_VICTIM_COMM", plain(tell.comm)))
+    if tell.unit:
+        # What journalctl and systemctl status look for, beside a unit's own lines.
+        pairs.append(("OBJECT_SYSTEMD_UNIT", plain(tell.unit)))
     # A newline in a value would begin a new field: what others had a hand in is escaped.
     lines = (f"{name}={text}\n" for name, text in pairs)
     return "".join(lines).encode("utf-8", "backslashreplace")

@@ -16,6 +16,7 @@ from forestall.core.events import End
 from forestall.core.model import Force
 from forestall.core.value import TYPE_CHECKING, value
 from forestall.effects.end import EndProcess
+from forestall.effects.unit_mark import mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 DEATH_MS_MAX = 5_000
 SACRIFICE_BYTES = 256 * 1024
+NO_UNIT = "/proc/self/no-such-unit"
+"""Where no mark can be left; to have gone through it once."""
 
 
 @value
@@ -66,6 +69,7 @@ def rehearse_end(identify: Callable[[int], ProcessId], now_ns: int) -> None:
     dry = EndProcess(identify, never=frozenset(), dry_run=True)
     own = identify(os.getpid())
     dry.perform(End((own,), Force.TERM, "rehearsal", "forestall", 0), now_ns)
+    mark(NO_UNIT, 1, now_ns)
 
 
 def knock() -> str | None:

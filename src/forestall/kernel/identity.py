@@ -93,6 +93,8 @@ class Known:
         "complete",
         "group_id",
         "id",
+        "leaving",
+        "leaving_ns",
         "major_faults",
         "parent_pid",
         "role",
@@ -119,6 +121,8 @@ class Known:
         self.anon_pages = 0
         self.swap_bytes = 0
         self.seen = 0
+        self.leaving_ns = 0
+        """When it was first seen to leave; 0 while it stays."""
         self.take(stat)
 
     def take(self, stat: Stat) -> None:
@@ -128,6 +132,7 @@ class Known:
         self.group_id = stat.group_id
         self.session_id = stat.session_id
         self.major_faults = stat.major_faults
+        self.leaving = stat.leaving
 
     def judgement(self) -> tuple[Standing, str]:
         """Standing by rule, or else by what the administrator told the kernel."""
@@ -171,7 +176,7 @@ class Identifier:
             return None
         known = Known(stat)
         if stat.state == "Z":
-            known.state = self._state_of_threads(pid)
+            self._take_threads(known)
         known.uid = parse_status(self._folder.slurp(f"{pid}/status", STATUS_BYTES)).uid
         cgroup = parse_cgroup(self._folder.slurp(f"{pid}/cgroup", CGROUP_BYTES))
         # Hundreds share a cgroup: one string for all of them.
@@ -194,6 +199,7 @@ class Identifier:
         known.take(stat)
         if stat.state == "Z":
             known.state = state
+            self._take_threads(known)
         known.adj = self._adj(pid)
         return known
 
@@ -232,15 +238,21 @@ class Identifier:
         except (OSError, ProcessGone):
             return None
 
-    def _state_of_threads(self, pid: int) -> str:
-        """Say how the rest is doing when the first thread has ended before the others.
+    def _take_threads(self, known: Known) -> None:
+        """Take over how the rest is doing when the first thread has ended before the others.
 
         Such a process shows as a zombie, and yet it lives and holds its memory.
         """
-        tid = thread_with_memory(self._folder, pid)
-        if tid is None:
-            return "Z"
-        return parse_stat(self._folder.slurp(f"{pid}/task/{tid}/stat", STAT_BYTES)).state
+        pid = known.id.pid
+        try:
+            tid = thread_with_memory(self._folder, pid)
+            if tid is None:
+                known.state = "Z"
+                return
+            thread = parse_stat(self._folder.slurp(f"{pid}/task/{tid}/stat", STAT_BYTES))
+        except ProcessGone:
+            return  # that thread went meanwhile; the others may live
+        known.state, known.leaving = thread.state, thread.leaving
 
 
 def thread_with_memory(folder: ProcFolder, pid: int) -> str | None:

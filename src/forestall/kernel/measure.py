@@ -11,12 +11,13 @@ import os
 from forestall.core.value import TYPE_CHECKING
 from forestall.kernel.errors import KernelFormatError, ProcessGone
 from forestall.kernel.identity import STAT_BYTES, STATM_BYTES, thread_with_memory
-from forestall.kernel.parse_process import parse_stat, parse_statm
+from forestall.kernel.parse_process import PF_EXITING, parse_stat, parse_statm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
 
+    from forestall.core.model import ProcessId
     from forestall.kernel.identity import Identifier, ProcFolder
 
     Measure: TypeAlias = tuple[int, int, int, int]
@@ -32,9 +33,9 @@ ZOMBIES_MAX = 256
 
 
 class Notes:
-    """What could not be read in one survey."""
+    """What one survey came upon beside the measures: what could not be read, and who leaves."""
 
-    __slots__ = ("dropped", "failure", "hidden", "unread")
+    __slots__ = ("dropped", "failure", "hidden", "leaving", "unread")
 
     def __init__(self) -> None:
         self.dropped = 0
@@ -42,6 +43,8 @@ class Notes:
         self.hidden = False
         self.unread: set[int] = set()
         """Processes that are still there, only could not be read."""
+        self.leaving: list[ProcessId] = []
+        """Processes whose memory the kernel is taking down at this moment."""
 
     def take(self, error: Exception, pid: int) -> None:
         """Take note of an error; that somebody has left in between is no news."""
@@ -114,7 +117,7 @@ class Scale:
         return measured
 
     def _sort_out(self, empty: list[str], largest: _Largest, notes: Notes) -> None:
-        """Tell apart who has no memory: kernel threads, zombies, and headless processes.
+        """Tell apart who has no memory: kernel threads, zombies, who leaves, and the headless.
 
         When the first thread of a process ends before the others, /proc shows a zombie
         without memory, and the memory is found with the other threads only.
@@ -133,6 +136,10 @@ class Scale:
                     anon = self._headless_pages(int(name))
                     if anon >= largest.floor:
                         largest.add((anon, int(name), anon, 0))
+                    elif not anon and stat.flags & PF_EXITING:
+                        notes.leaving.append(stat.id)
+                elif stat.leaving:
+                    notes.leaving.append(stat.id)
             except (OSError, KernelFormatError, ProcessGone) as error:
                 notes.take(error, int(name))
         self._kernel_threads = frozenset(kernel_threads)

@@ -14,6 +14,10 @@ from forestall.kernel.parse import number, reject, signed, try_kib_field
 
 PF_KTHREAD = 0x00200000
 """include/linux/sched.h; a kernel thread has no memory of its own and no end."""
+PF_EXITING = 0x00000004
+"""include/linux/sched.h; set before a thread lets go of its memory (kernel/exit.c do_exit)."""
+SIGKILL_BIT = 1 << 8
+"""SIGKILL in a set of signals, which counts from bit 0 for signal 1."""
 
 
 @value
@@ -29,6 +33,21 @@ class Stat:
     flags: int
     major_faults: int
     threads: int
+    pending: int = 0
+    """Signals this thread has not taken yet, one bit each; 0 where the line ends before."""
+
+    @property
+    def leaving(self) -> bool:
+        """Whether this thread is about to let go of its memory, or is doing so.
+
+        Whatever signal is fatal, the kernel hands every thread a SIGKILL of its own
+        (kernel/signal.c complete_signal), so that one bit tells; a thread that has taken it
+        carries PF_EXITING before its memory is gone from sight. A zombie has nothing left.
+        Race: the first thread of a process also looks so for a moment when another calls exec.
+        """
+        if self.state in "ZX":
+            return False
+        return bool(self.flags & PF_EXITING or self.pending & SIGKILL_BIT)
 
     @property
     def kernel_thread(self) -> bool:
@@ -95,6 +114,8 @@ def parse_stat(raw: bytes) -> Stat:
         flags=number("stat", "flags", tail[6]),
         major_faults=number("stat", "majflt", tail[9]),
         threads=number("stat", "num_threads", tail[17]),
+        # Field 31; obsolete for the signals of a process, and exact for those of a thread.
+        pending=number("stat", "signal", tail[28]) if len(tail) > 29 else 0,
     )
 
 
