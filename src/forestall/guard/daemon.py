@@ -26,7 +26,7 @@ from forestall.effects import adjust, protect
 from forestall.effects.end import EndProcess
 from forestall.guard import selftest
 from forestall.guard.desk import Desk
-from forestall.guard.glance import cgroup2_root, relief_event
+from forestall.guard.glance import cgroup2_root, columns, relief_event
 from forestall.guard.journal import Speaker
 from forestall.guard.loop import Loop, Ports
 from forestall.guard.supervisor import Supervisor
@@ -470,7 +470,9 @@ class Guard:
         state = self._loop.state
         if state.memory is None or not sys.stderr.isatty():
             return
-        self._speaker.line("\r\x1b[K" + live_line(state)[:150])
+        # Without wrapping, for a name may have characters two columns wide.
+        text = live_line(state, columns(sys.stderr.fileno()))
+        self._speaker.line(f"\r\x1b[K\x1b[?7l{text}\x1b[?7h")
 
     def _stop(self) -> None:
         self._supervisor.stopping()

@@ -54,8 +54,11 @@ def describe(tell: Tell, state: State, *, run: str, wall_ns: int, moment_ns: int
     return event
 
 
-def live_line(state: State) -> str:
-    """One line about now: level, memory, stall, and who would go."""
+def live_line(state: State, columns: int) -> str:
+    """One line about now: level, memory, swap, and who would go; it ends before the last column.
+
+    A line that wraps could not be written over: it would leave its upper half behind.
+    """
     memory = state.memory
     assert memory is not None
     parts = [
@@ -69,4 +72,5 @@ def live_line(state: State) -> str:
         age = human_ns(max(0, state.now_ns - prospect.now_ns))
         who = f"{plain(prospect.comm)} ({prospect.victim.pid})"
         parts.append(f"next to go {who}, {human_bytes(prospect.frees_bytes)}, seen {age} ago")
-    return "; ".join(parts)
+    text = "; ".join(parts)
+    return text if len(text) < columns else text[: max(0, columns - 2)] + "…"
