@@ -122,14 +122,15 @@ def test_an_internal_error_in_an_episode_does_not_keep_the_rest_from_replaying(f
     assert any(one["_"] == "End" for line in ends_after for one in line.requests)
 
 
-def test_after_three_errors_the_minimal_policy_is_replayed(tmp_path):
+@pytest.mark.parametrize("errors", [3, 4, 5])
+def test_after_three_errors_the_minimal_policy_is_replayed(errors, tmp_path):
     guarded = Guarded().turns(0.5)
-    guarded.failing = 3
-    record = load(guarded.turns(0.01, 60).save(tmp_path))
+    guarded.failing = errors
+    record = load(guarded.turns(0.01, 90).save(tmp_path))
     outcome = replay(record)
 
     assert guarded.loop._step is fallback.step
-    assert outcome.resets == 3
+    assert outcome.resets == errors
     assert outcome.difference is None
     assert any("minimal policy" in json.dumps(line.requests) for line in record.lines)
 
