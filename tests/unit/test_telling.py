@@ -7,12 +7,14 @@ import termios
 
 import pytest
 
+from forestall.core.events import Tell
+from forestall.core.model import Level
 from forestall.core.policy import step
 from forestall.core.rules import DEFAULT_RULES
 from forestall.core.state import begin
 from forestall.core.units import GIB, SECOND
 from forestall.guard.glance import USUAL_COLUMNS, columns
-from forestall.guard.telling import live_line
+from forestall.guard.telling import in_dry_run, live_line
 from tests.fakes.builders import row, sampled, surveyed
 
 
@@ -52,3 +54,13 @@ def test_the_width_is_the_terminals_and_usual_where_there_is_none():
 
     assert told == 57
     assert unsaid == columns(terminal) == USUAL_COLUMNS
+
+
+def test_a_dry_run_does_not_speak_of_deeds_as_if_they_were_done():
+    """An alert that says SIGKILL makes people look for who died."""
+    decision = Tell("decision", "SIGKILL by trigger out: it grew", Level.CRITICAL)
+    warning = Tell("warning", "memory runs low", Level.LOW)
+
+    assert in_dry_run(decision).sentence == "dry run: SIGKILL by trigger out: it grew"
+    assert in_dry_run(decision).level is Level.CRITICAL
+    assert in_dry_run(warning) is warning

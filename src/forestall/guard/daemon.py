@@ -30,7 +30,7 @@ from forestall.guard.glance import cgroup2_root, columns, relief_event
 from forestall.guard.journal import Speaker
 from forestall.guard.loop import Loop, Ports
 from forestall.guard.supervisor import Supervisor
-from forestall.guard.telling import describe, live_line
+from forestall.guard.telling import describe, in_dry_run, live_line
 from forestall.kernel import libc
 from forestall.kernel.clock import now_ns, wall_ns
 from forestall.kernel.pressure import open_trigger
@@ -404,6 +404,8 @@ class Guard:
         self._hand.relieve(request.action)
 
     def _tell(self, tell: Tell, moment_ns: int) -> None:
+        if self._options.dry_run:
+            tell = in_dry_run(tell)
         self._counts[tell.what] = self._counts.get(tell.what, 0) + 1
         event = describe(
             tell, self._loop.state, run=self._run_name, wall_ns=wall_ns(), moment_ns=moment_ns

@@ -9,7 +9,9 @@ from forestall.control.schema import SCHEMA
 from forestall.core.sentence import plain
 from forestall.core.trend import time_left_ns
 from forestall.core.units import human_bytes, human_ns, human_share
-from forestall.core.value import TYPE_CHECKING
+from forestall.core.value import TYPE_CHECKING, replace
+
+_DEEDS = frozenset({"decision", "outcome"})
 
 if TYPE_CHECKING:
     from typing import Any
@@ -52,6 +54,14 @@ def describe(tell: Tell, state: State, *, run: str, wall_ns: int, moment_ns: int
         event["likely_start_ticks"] = prospect.victim.start_ticks
         event["likely_frees_bytes"] = prospect.frees_bytes
     return event
+
+
+def in_dry_run(tell: Tell) -> Tell:
+    """Mark what a guard that touches nobody says of its deeds; alerts repeat it word for word."""
+    if tell.what not in _DEEDS:
+        return tell
+    sentence: str = f"dry run: {tell.sentence}"
+    return replace(tell, sentence=sentence)
 
 
 def live_line(state: State, columns: int) -> str:
