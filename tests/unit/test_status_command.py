@@ -1,14 +1,16 @@
 """What status shows: everything the guard said, unknown for what it did not, nothing hostile."""
 
 import inspect
+import io
 import json
 import re
 import threading
 
 import pytest
+from rich.console import Console
 
 from forestall.cli import main
-from forestall.cli.status import render
+from forestall.cli.status import fitted, render
 from forestall.control.server import Server
 from forestall.core.rules import Signal
 
@@ -141,6 +143,17 @@ def test_a_critical_level_is_an_exit_code(guard, capsys):
 
     assert main.run(["status", "--socket", path]) == 1
     assert "critical" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", [40, 80, 300])
+def test_what_is_watched_fits_the_terminal_and_loses_nothing(width):
+    console = Console(width=width, file=io.StringIO())
+    status = STATUS | {"next_to_go": STATUS["next_to_go"] | {"why": "it grew " * 20}}
+    text = fitted(status, console)
+    lines = text.plain.splitlines()
+
+    assert max(map(len, lines)) <= width
+    assert " ".join(text.plain.split()) == " ".join(render(status).plain.split())
 
 
 @pytest.mark.parametrize("signal", list(Signal), ids=lambda signal: signal.value)
