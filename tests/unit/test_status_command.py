@@ -103,6 +103,17 @@ def test_a_hostile_name_cannot_reach_the_terminal():
     assert "\\x1b[2J[red]\\x0a" in shown
 
 
+@pytest.mark.parametrize("width", [40, 80, 300])
+def test_what_is_watched_fits_the_terminal_and_loses_nothing(width):
+    console = Console(width=width, file=io.StringIO())
+    status = STATUS | {"next_to_go": STATUS["next_to_go"] | {"why": "it grew " * 20}}
+    text = fitted(status, console)
+    lines = text.plain.splitlines()
+
+    assert max(map(len, lines)) <= width
+    assert " ".join(text.plain.split()) == " ".join(render(status).plain.split())
+
+
 @pytest.fixture
 def guard(tmp_path):
     """A guard that always says the same, turned by a thread."""
@@ -143,17 +154,6 @@ def test_a_critical_level_is_an_exit_code(guard, capsys):
 
     assert main.run(["status", "--socket", path]) == 1
     assert "critical" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("width", [40, 80, 300])
-def test_what_is_watched_fits_the_terminal_and_loses_nothing(width):
-    console = Console(width=width, file=io.StringIO())
-    status = STATUS | {"next_to_go": STATUS["next_to_go"] | {"why": "it grew " * 20}}
-    text = fitted(status, console)
-    lines = text.plain.splitlines()
-
-    assert max(map(len, lines)) <= width
-    assert " ".join(text.plain.split()) == " ".join(render(status).plain.split())
 
 
 @pytest.mark.parametrize("signal", list(Signal), ids=lambda signal: signal.value)

@@ -18,12 +18,20 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from forestall.core import events
 from forestall.core.codec import decode
 from forestall.core.errors import CodecError
+from forestall.core.events import (
+    Declined,
+    Gone,
+    Missed,
+    Refused,
+    Relieved,
+    Reset,
+    Sampled,
+    Surveyed,
+)
 from forestall.core.rules import Rules
 from forestall.core.state import State
-from forestall.core.value import fields_of
 from forestall.recorder.ring import FORMAT_VERSION
 from forestall.replay.errors import BadRecord
 
@@ -36,12 +44,7 @@ if TYPE_CHECKING:
 READABLE = range(1, FORMAT_VERSION + 1)
 RECORD_BYTES_MAX = 256 * 1024 * 1024
 """Unpacked; the guard's own ring is limited to 64 MiB of memory."""
-EVENTS = tuple(
-    kind
-    for kind in vars(events).values()
-    # Requests carry no time: that enters with events only.
-    if isinstance(kind, type) and kind.__module__ == events.__name__ and "now_ns" in fields_of(kind)
-)
+EVENTS = (Sampled, Missed, Surveyed, Gone, Refused, Reset, Relieved, Declined)
 _GZIP = b"\x1f\x8b"
 
 
