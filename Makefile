@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUNS := $(VENV)/.runs
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check bench mutants arena arena-smoke docs clean setup
+.PHONY: run test check bench mutants vm arena arena-smoke docs clean setup
 
 run: $(RUNS)
 	@$(BIN)/forestall run
@@ -24,6 +24,9 @@ bench: setup
 
 mutants: setup
 	$(BIN)/python -m tests.mutation --write
+
+vm: setup
+	$(BIN)/pytest -q -m vm tests/vm
 
 arena-smoke: setup
 	$(BIN)/python -m arena smoke

@@ -13,10 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from forestall import __version__
 from forestall.core import policy
-from forestall.core.codec import encode
-from forestall.core.state import Calm
+from forestall.core.codec import decode, encode
+from forestall.core.errors import CodecError
+from forestall.core.rules import DEFAULT_RULES
+from forestall.core.state import Calm, begin
+from forestall.recorder.ring import FORMAT_VERSION
 from forestall.replay.again import replay
+from forestall.replay.errors import BadRecord
 from forestall.replay.record import load
 
 FOLDER = Path(__file__).with_name("replay")
@@ -61,12 +66,35 @@ def test_from_any_later_event_the_replay_goes_on_the_same(path):
 
 
 def rewrite(path):
-    """Put today's requests beside the recorded events."""
-    record = load(path)
-    lines = gzip.decompress(path.read_bytes()).splitlines()
-    state, written = record.state, [lines[0]]
-    for line, raw in zip(record.lines, lines[1:], strict=True):
-        state, asked = policy.step(line.state or state, line.event, record.rules)
-        entry = json.loads(raw) | {"requests": encode(asked)}
-        written.append(json.dumps(entry, separators=(",", ":")).encode("ascii"))
-    path.write_bytes(gzip.compress(b"\n".join(written) + b"\n", 9, mtime=0))
+    """Put today's requests beside the recorded events.
+
+    A state or rules that today's policy cannot take up (they had other fields then) give way to
+    a fresh state under the built-in rules: the events of a real machine are what is kept.
+    """
+    head, *entries = map(json.loads, gzip.decompress(path.read_bytes()).splitlines())
+    try:
+        rules, state = decode(head["rules"]), decode(head["state"])
+    except CodecError:
+        rules, state = DEFAULT_RULES, begin(DEFAULT_RULES)
+        head |= {"version": FORMAT_VERSION, "forestall": __version__}
+        head |= {"rules": encode(rules), "state": encode(state)}
+    written = [head]
+    for entry in entries:
+        state, asked = policy.step(state, decode(entry["event"]), rules)
+        written.append(entry | {"requests": encode(asked)})
+    lines = (json.dumps(line, separators=(",", ":")) + "\n" for line in written)
+    path.write_bytes(gzip.compress("".join(lines).encode("ascii"), 9, mtime=0))
+
+
+def test_a_record_of_a_policy_with_another_memory_is_rewritten_from_a_fresh_state(tmp_path):
+    path = tmp_path / RECORDS[0].name
+    head, *lines = gzip.decompress(RECORDS[0].read_bytes()).splitlines()
+    old = json.loads(head)
+    old["state"]["forgotten_field"] = 1
+    path.write_bytes(gzip.compress(b"\n".join([json.dumps(old).encode(), *lines]) + b"\n"))
+    with pytest.raises(BadRecord, match="forgotten_field"):
+        load(path)
+    rewrite(path)
+
+    assert replay(load(path)).difference is None
+    assert replay(load(path)).events == len(lines)

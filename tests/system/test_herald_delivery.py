@@ -428,6 +428,20 @@ def test_a_command_that_does_not_exist_or_fails_says_so(tmp_path):
     assert isinstance(deliver(**table), Later)
 
 
+def test_a_command_that_the_kernel_kills_meanwhile_says_so_and_takes_nobody_along(tmp_path):
+    """What reports a shortage may be its next victim; so may its children."""
+    script = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as bystander:
+        table, _out = command(tmp_path, script)
+        outcome = deliver(**table)
+        lives = bystander.poll() is None
+        bystander.kill()
+
+    assert isinstance(outcome, Later | Never)
+    assert "-9" in outcome.why
+    assert lives
+
+
 def test_terminals_that_take_messages_get_printable_lines():
     controller, terminal_fd = pty.openpty()
     silent_controller, silent_fd = pty.openpty()

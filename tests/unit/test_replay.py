@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from forestall.cli import exits
 from forestall.cli.replay import command
-from forestall.core import fallback
+from forestall.core import events, fallback
 from forestall.core.events import End, Gone
 from forestall.core.model import Stage
 from forestall.core.rules import DEFAULT_RULES, Limit, Trigger, available
 from forestall.core.units import GIB, MIB, MS, SECOND
-from forestall.core.value import replace
+from forestall.core.value import fields_of, replace
 from forestall.guard.loop import Loop, Ports
 from forestall.recorder.ring import Ring
 from forestall.replay import record as record_module
@@ -122,14 +122,15 @@ def test_an_internal_error_in_an_episode_does_not_keep_the_rest_from_replaying(f
     assert any(one["_"] == "End" for line in ends_after for one in line.requests)
 
 
-def test_after_three_errors_the_minimal_policy_is_replayed(tmp_path):
+@pytest.mark.parametrize("errors", [3, 4, 5])
+def test_after_three_errors_the_minimal_policy_is_replayed(errors, tmp_path):
     guarded = Guarded().turns(0.5)
-    guarded.failing = 3
-    record = load(guarded.turns(0.01, 60).save(tmp_path))
+    guarded.failing = errors
+    record = load(guarded.turns(0.01, 90).save(tmp_path))
     outcome = replay(record)
 
     assert guarded.loop._step is fallback.step
-    assert outcome.resets == 3
+    assert outcome.resets == errors
     assert outcome.difference is None
     assert any("minimal policy" in json.dumps(line.requests) for line in record.lines)
 
@@ -231,6 +232,19 @@ def test_a_record_of_the_first_format_is_still_read(tmp_path):
 
     assert (record.version, record.program) == (1, "")
     assert replay(record).difference is None
+
+
+def test_every_event_of_the_policy_can_be_read_out_of_a_record():
+    """What has a time is an event; requests have none, for time enters with events only."""
+    kinds = {
+        kind
+        for kind in vars(events).values()
+        if isinstance(kind, type)
+        and kind.__module__ == events.__name__
+        and "now_ns" in fields_of(kind)
+    }
+
+    assert set(record_module.EVENTS) == kinds
 
 
 def test_a_file_too_large_to_be_a_record_is_refused(tmp_path, monkeypatch):

@@ -1,14 +1,16 @@
 """What status shows: everything the guard said, unknown for what it did not, nothing hostile."""
 
 import inspect
+import io
 import json
 import re
 import threading
 
 import pytest
+from rich.console import Console
 
 from forestall.cli import main
-from forestall.cli.status import render
+from forestall.cli.status import fitted, render
 from forestall.control.server import Server
 from forestall.core.rules import Signal
 
@@ -116,6 +118,17 @@ def test_a_hostile_name_cannot_reach_the_terminal():
 
     assert "\x1b" not in shown
     assert "\\x1b[2J[red]\\x0a" in shown
+
+
+@pytest.mark.parametrize("width", [40, 80, 300])
+def test_what_is_watched_fits_the_terminal_and_loses_nothing(width):
+    console = Console(width=width, file=io.StringIO())
+    status = STATUS | {"next_to_go": STATUS["next_to_go"] | {"why": "it grew " * 20}}
+    text = fitted(status, console)
+    lines = text.plain.splitlines()
+
+    assert max(map(len, lines)) <= width
+    assert " ".join(text.plain.split()) == " ".join(render(status).plain.split())
 
 
 @pytest.fixture

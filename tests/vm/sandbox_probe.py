@@ -28,7 +28,7 @@ def main():
         ("adj", lambda: write("/proc/self/oom_score_adj", "-1000")),
         ("mlockall", lambda: check(libc, libc.mlockall(7))),
         ("exe", Path(f"/proc/{pid}/exe").readlink),
-        ("descriptors", lambda: list(Path(f"/proc/{pid}/fd").iterdir())),
+        ("descriptors", lambda: [fd.readlink() for fd in Path(f"/proc/{pid}/fd").iterdir()]),
         ("reclaim", lambda: write(f"{cgroup}/memory.reclaim", "4K")),
         ("mark", lambda: os.setxattr(cgroup, "user.oomd_ooms", b"1")),
         ("mrelease", lambda: mrelease(libc)),

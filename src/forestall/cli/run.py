@@ -136,8 +136,8 @@ def refuse_second(paths: Iterable[str]) -> None:
         whom = f"process {facts['pid']}" if facts.get("pid") else "a guard"
         raise click.ClickException(
             f"{whom} guards here already and answers at {path}, and a second guard would end a "
-            "second victim; stop it first (systemctl stop forestall), watch it with forestall "
-            "status, or say --dry-run or --beside"
+            "second victim; stop it first (Ctrl-C there, or systemctl stop forestall), watch it "
+            "with forestall status, or say --dry-run or --beside"
         )
 
 

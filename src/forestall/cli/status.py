@@ -26,6 +26,8 @@ _LEVEL_STYLES = {"normal": "green", "low": "cyan", "medium": "yellow", "critical
 _STAGE_STYLES = {"warn": "yellow", "relieve": "yellow", "terminate": "red", "kill": "bold red"}
 _TAKES = {form.signal.value: form.takes for form in SIGNALS}
 UNKNOWN = "unknown"
+_INDENT = " " * 11
+"""As wide as what stands before a line's content."""
 
 
 @click.command()
@@ -66,10 +68,22 @@ def command(
 
 
 def _follow(call: Any, status: Status, console: Console, interval: float) -> None:  # noqa: ANN401 - Client.call
-    with Live(render(status), console=console, auto_refresh=False, screen=False) as live:
+    with Live(fitted(status, console), console=console, auto_refresh=False, screen=False) as live:
         while True:
             time.sleep(interval)
-            live.update(render(call("GetStatus").get("status", {})), refresh=True)
+            live.update(fitted(call("GetStatus").get("status", {}), console), refresh=True)
+
+
+def fitted(status: Status, console: Console) -> Text:
+    """Render a status for a terminal's width: what would be cut off goes on below, indented."""
+    lines: list[Text] = []
+    for line in render(status).split(allow_blank=True):
+        if line.cell_len <= console.width:
+            lines.append(line)
+            continue
+        first, *others = line.wrap(console, max(20, console.width - len(_INDENT)))
+        lines += [first, *(Text(_INDENT) + other for other in others)]
+    return Text("\n").join(lines)
 
 
 def render(status: Status) -> Text:

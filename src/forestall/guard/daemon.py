@@ -26,11 +26,11 @@ from forestall.effects import adjust, protect
 from forestall.effects.end import EndProcess
 from forestall.guard import selftest
 from forestall.guard.desk import Desk
-from forestall.guard.glance import cgroup2_root, relief_event
+from forestall.guard.glance import cgroup2_root, columns, relief_event
 from forestall.guard.journal import Speaker
 from forestall.guard.loop import Loop, Ports
 from forestall.guard.supervisor import Supervisor
-from forestall.guard.telling import describe, live_line
+from forestall.guard.telling import describe, in_dry_run, live_line
 from forestall.kernel import libc
 from forestall.kernel.clock import now_ns, wall_ns
 from forestall.kernel.groups import Groups
@@ -410,6 +410,8 @@ class Guard:
         self._hand.relieve(request.action)
 
     def _tell(self, tell: Tell, moment_ns: int) -> None:
+        if self._options.dry_run:
+            tell = in_dry_run(tell)
         self._counts[tell.what] = self._counts.get(tell.what, 0) + 1
         event = describe(
             tell, self._loop.state, run=self._run_name, wall_ns=wall_ns(), moment_ns=moment_ns
@@ -476,7 +478,9 @@ class Guard:
         state = self._loop.state
         if state.memory is None or not sys.stderr.isatty():
             return
-        self._speaker.line("\r\x1b[K" + live_line(state)[:150])
+        # Without wrapping, for a name may have characters two columns wide.
+        text = live_line(state, columns(sys.stderr.fileno()))
+        self._speaker.line(f"\r\x1b[K\x1b[?7l{text}\x1b[?7h")
 
     def _stop(self) -> None:
         self._supervisor.stopping()

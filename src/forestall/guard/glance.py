@@ -1,4 +1,4 @@
-"""Small readings the daemon needs: news out of relief's messages, the v2 hierarchy."""
+"""Small readings the daemon needs: relief's news, the v2 hierarchy, the terminal's width."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from forestall.core.events import Event
+
+USUAL_COLUMNS = 80
 
 
 def relief_event(message: dict[str, Any], moment_ns: int) -> Event | None:
@@ -31,3 +33,11 @@ def cgroup2_root() -> str:
         if os.path.exists(f"{root}/cgroup.controllers"):
             return root
     return ""
+
+
+def columns(fd: int) -> int:
+    """Ask a terminal how wide it is now; 80 where it does not say."""
+    try:
+        return os.get_terminal_size(fd).columns or USUAL_COLUMNS
+    except OSError:
+        return USUAL_COLUMNS

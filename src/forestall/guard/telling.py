@@ -9,7 +9,9 @@ from forestall.control.schema import SCHEMA
 from forestall.core.sentence import plain
 from forestall.core.trend import time_left_ns
 from forestall.core.units import human_bytes, human_ns, human_share
-from forestall.core.value import TYPE_CHECKING
+from forestall.core.value import TYPE_CHECKING, replace
+
+_DEEDS = frozenset({"decision", "outcome"})
 
 if TYPE_CHECKING:
     from typing import Any
@@ -54,8 +56,19 @@ def describe(tell: Tell, state: State, *, run: str, wall_ns: int, moment_ns: int
     return event
 
 
-def live_line(state: State) -> str:
-    """One line about now: level, memory, stall, and who would go."""
+def in_dry_run(tell: Tell) -> Tell:
+    """Mark what a guard that touches nobody says of its deeds; alerts repeat it word for word."""
+    if tell.what not in _DEEDS:
+        return tell
+    sentence: str = f"dry run: {tell.sentence}"
+    return replace(tell, sentence=sentence)
+
+
+def live_line(state: State, columns: int) -> str:
+    """One line about now: level, memory, swap, and who would go; it ends before the last column.
+
+    A line that wraps could not be written over: it would leave its upper half behind.
+    """
     memory = state.memory
     assert memory is not None
     parts = [
@@ -69,4 +82,5 @@ def live_line(state: State) -> str:
         age = human_ns(max(0, state.now_ns - prospect.now_ns))
         who = f"{plain(prospect.comm)} ({prospect.victim.pid})"
         parts.append(f"next to go {who}, {human_bytes(prospect.frees_bytes)}, seen {age} ago")
-    return "; ".join(parts)
+    text = "; ".join(parts)
+    return text if len(text) < columns else text[: max(0, columns - 2)] + "…"

@@ -57,10 +57,13 @@ def replay(record: Record) -> Outcome:
             state = line.state
         events += 1
         try:
-            state, asked = step(state, line.event, record.rules)
             if isinstance(line.event, Reset):
+                # Whichever policy stumbled, starting afresh is the real one's.
                 resets += 1
                 step = fallback.step if line.event.fallback else step
+                state, asked = policy.step(state, line.event, record.rules)
+            else:
+                state, asked = step(state, line.event, record.rules)
         except MISTAKES as error:
             again: Any = f"{type(error).__name__}: {error}"
         else:
