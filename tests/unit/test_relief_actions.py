@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from forestall.cli.clean import command
 from forestall.core.units import GIB, MIB, SECOND
 from forestall.kernel.parse import SwapArea
-from forestall.relief import actions, cgroup, page_cache, swap
+from forestall.relief import actions, cgroup, page_cache, serve, swap, worker
 from forestall.relief.errand import Errand
 from forestall.relief.outcome import Done, Plan, Refusal
 from forestall.relief.serve import Relief
@@ -897,3 +897,7 @@ def test_a_size_that_is_none_is_a_usage_error():
     done = CliRunner().invoke(command, ["cgroup", "a", "--size", "much", "--dry-run"])
 
     assert done.exit_code == 2
+
+
+def test_the_note_has_one_place():
+    assert serve.NOTE == worker.NOTE
