@@ -19,7 +19,7 @@ from forestall.admin.install import (
     Wish,
 )
 from forestall.admin.secrets_unit import SECRETS_FILE
-from forestall.admin.swap_grant import GRANT_FILE
+from forestall.admin.swap_grant import GRANT_FILE, missing_grant
 from forestall.admin.unit_file import LAUNCHER, PREFIX
 from forestall.cli.completion import SHELLS
 from forestall.cli.documents import MAN_FOLDER, documents
@@ -442,3 +442,19 @@ def test_a_newer_systemd_finds_secrets_by_itself(tmp_path, version):
     one.install()
 
     assert not at(tmp_path, SECRETS_FILE).exists()
+
+
+def test_a_reload_says_when_the_service_lacks_what_its_settings_ask_for(tmp_path):
+    asks = load_text(RECYCLES).rules
+    nowhere = missing_grant(asks, tmp_path)
+    one, _ = installer(tmp_path)
+    one.install()
+    lacking, content = missing_grant(asks, tmp_path), missing_grant(DEFAULT_RULES, tmp_path)
+    settings(tmp_path, RECYCLES)
+    again, _ = installer(tmp_path)
+    again.install()
+
+    assert nowhere == ""
+    assert "swap-above-half: the service may not switch swap" in lacking
+    assert content == ""
+    assert missing_grant(asks, tmp_path) == ""
