@@ -4,8 +4,10 @@ import http.server
 import json
 import os
 import re
+import resource
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from forestall.cli import main
+from forestall.control.errors import Unreachable
 from forestall.control.server import EVENTS_KEPT, Server
-from forestall.herald.spool import Spool
+from forestall.herald.runner import Runner
+from forestall.herald.spool import MEMORY, Spool
 from forestall.kernel.clock import now_ns, wall_ns
 
 MAIN = Path(main.__file__).parents[1] / "herald" / "__main__.py"
@@ -40,6 +44,11 @@ class Guard:
         event |= {"time_ns": wall_ns(), "level": "critical", **fields}
         with self.lock:
             return self.server.publish(event)
+
+    def pumped(self):
+        """Wait until what was told is on its way, or dropped."""
+        with self.lock:
+            self.server.pump(now_ns())
 
     def close(self):
         self.done.set()
@@ -110,12 +119,13 @@ class Machine:
             f'[alerts.ops]\ntype = "slack"\nsecret = "{secret}"\nfold = "300ms"\n'
         )
 
-    def start(self):
+    def start(self, **options):
         with (self.folder / "said").open("a") as said:
             herald = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-E", str(MAIN), str(self.settings)],
                 env={"STATE_DIRECTORY": str(self.folder)},
                 stderr=said,
+                **options,
             )
         self.heralds.append(herald)
         return herald
@@ -210,6 +220,71 @@ def test_a_herald_that_is_ended_with_a_backlog_leaves_it_to_the_next(machine, sl
     assert (spool.count("received"), spool.count("lost")) == (202, 0)
     assert spool.tally("log").balanced
     spool.close()
+
+
+def test_of_ten_thousand_events_told_to_a_stopped_herald_none_is_lost_uncounted(machine, slack):
+    """The guard keeps 256 and what fits into a socket; it neither waits nor grows."""
+    machine.guard.tell("decision", "first")
+    herald = machine.start()
+    wait_for(slack, lambda got: any("first" in text for text in got))
+    herald.send_signal(signal.SIGSTOP)
+    for number in range(10_000):
+        machine.guard.tell("ended", f"storm {number} " + "x" * 900)
+        if number % 100 == 0:
+            machine.guard.pumped()  # a guard sends after each turn
+    herald.send_signal(signal.SIGCONT)
+    # What was dropped last shows with the next event; else herald asks after half a minute.
+    for _ in range(PATIENCE_S):
+        last = machine.guard.tell("nobody", "one more")
+        with slack.changed:
+            if slack.changed.wait_for(lambda: any("one more" in one for one in slack.got), 1):
+                break
+    herald.send_signal(signal.SIGTERM)
+    code = herald.wait(PATIENCE_S)
+    spool = machine.spool()
+    received, lost = spool.count("received"), spool.count("lost")
+
+    assert code == 0
+    assert received + lost == last > 10_000
+    assert received > 2 * EVENTS_KEPT, "what is on its way counts as well as what is kept"
+    assert machine.guard.server.counters["dropped_events"] >= lost > 0
+    assert spool.tally("log").balanced
+    assert spool.tally("ops").balanced
+    spool.close()
+
+
+def test_a_herald_without_room_on_its_disk_goes_on_in_memory_and_counts_what_it_loses(
+    machine, slack
+):
+    """No file may grow beyond 128 KiB: neither the spool nor the log."""
+    limit = (128 << 10, 128 << 10)
+    herald = machine.start(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+    for number in range(200):
+        machine.guard.tell("ended", f"{number} " + "x" * 900)
+        if number % 50 == 0:
+            machine.guard.pumped()
+    machine.guard.tell("nobody", "last of all")
+    wait_for(slack, lambda got: any("last of all" in text for text in got))
+    herald.send_signal(signal.SIGTERM)
+    code = herald.wait(PATIENCE_S)
+    said = (machine.folder / "said").read_text()
+
+    assert code == 0
+    assert "letters are in memory only" in said
+    assert re.search(r"\d+ events are lost: they were not sent", said)
+    assert (machine.folder / "events.log").read_bytes().endswith(b"\n")
+
+
+def test_a_guard_that_hangs_is_missed_and_told_when_it_answers_again(tmp_path):
+    """It takes connections, for the kernel does that; only an answer tells that it lives."""
+    path = tmp_path / "hung.sock"
+    with socket.socket(socket.AF_UNIX) as hung:
+        hung.bind(str(path))
+        hung.listen()
+        runner = Runner((), socket_path=str(path), spool=MEMORY, environment={})
+
+        with pytest.raises(Unreachable):
+            next(runner._stream(0, answer_s=0.2))
 
 
 def test_the_largest_processes_are_named_in_fresh_events_only(machine, slack, tmp_path):

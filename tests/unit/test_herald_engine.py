@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forestall.core.units import MINUTE, SECOND
-from forestall.herald import fold, letter
+from forestall.herald import fold, letter, render
 from forestall.herald.engine import SILENT_NS, Engine, Plan
 from forestall.herald.event import from_json, read_event
 from forestall.herald.outcome import AGE_NS_MAX, Later, Never, Sent, next_try_ns, retry_after_ns
@@ -66,6 +66,18 @@ def test_the_first_event_goes_out_at_once_and_a_storm_becomes_one_summary():
     assert during == []
     assert desk.send() == [("ops", 50)]
     assert letter.title(desk.sent[-1].letter) == "forestall: box: 50 events in 4.9 s"
+
+
+def test_a_summary_of_long_sentences_has_room_for_the_newest_and_for_the_facts():
+    events = [
+        read_event(n, {"what": "ended", "sentence": f"{n} " + "x" * 990, "used_share": 0.97})
+        for n in range(1, 10)
+    ]
+    shown = render.slack(letter.write(events))["blocks"][0]["text"]["text"]
+
+    assert "\n9 xxx" in shown
+    assert "memory 97% used" in shown
+    assert "and 1 more" in shown
 
 
 def test_a_more_urgent_event_breaks_through_a_window_once():

@@ -189,12 +189,47 @@ class Source:
 
 
 def test_a_gap_is_asked_for_again_and_what_is_gone_is_passed_on():
-    source = Source([1, 2, 5], [3, 4, 5, 9], [9, 10, Unreachable("hung up")])
+    source = Source([1, 2, 5, 9, 10, Unreachable("hung up")], [3, 4, 5, 6], [9])
     ear = source.follow()
 
     assert source.asked == [0, 2, 5]
     assert source.heard == [1, 2, 3, 4, 5, 9, 10]
     assert ear.gaps == 2
+
+
+def test_what_the_guard_has_forgotten_may_still_be_on_its_way():
+    """Of a storm the guard keeps the newest, and the socket holds older ones behind the gap."""
+    source = Source([1, 500, 501, 502, 900, Unreachable("hung up")], [740, 741])
+    source.follow()
+
+    assert source.heard == [1, 500, 501, 502, 900]
+
+
+def test_gaps_are_not_asked_for_again_and_again_when_they_were_forgotten():
+    gaps = list(range(1, 90, 2))
+    source = Source([*gaps, Unreachable("hung up")], *[[1000]] * 3)
+    ear = source.follow()
+
+    assert source.heard == gaps
+    assert ear.gaps == len(gaps) - 1
+    assert len(source.asked) == 1 + 3
+
+
+def test_a_guard_that_had_nothing_to_say_is_asked_for_what_it_dropped_last():
+    source = Source([1, 2], [], [3, Unreachable("hung up")], [1])
+    source.follow()
+
+    assert source.asked == [0, 2, 2, 0]
+    assert source.heard == [1, 2, 3, 1]
+    assert False not in source.reached[:-3]
+    assert source.pauses[:3] == [0.0, 0.5, 0.5]
+
+
+def test_a_guard_that_dies_while_a_gap_is_asked_for_costs_nothing_more():
+    source = Source([1, 4, Unreachable("hung up")], [2, Unreachable("gone")])
+    source.follow()
+
+    assert source.heard == [1, 2, 4]
 
 
 def test_a_guard_that_does_not_answer_is_asked_ever_more_seldom():

@@ -18,7 +18,8 @@ from forestall.admin.install import (
     Manifest,
     Wish,
 )
-from forestall.admin.swap_grant import GRANT_FILE
+from forestall.admin.secrets_unit import SECRETS_FILE
+from forestall.admin.swap_grant import GRANT_FILE, missing_grant
 from forestall.admin.unit_file import LAUNCHER, PREFIX
 from forestall.cli.completion import SHELLS
 from forestall.cli.documents import MAN_FOLDER, documents
@@ -438,3 +439,68 @@ def test_uninstall_takes_the_grant_away_and_leaves_what_others_put_beside_it(tmp
 
     assert not at(tmp_path, GRANT_FILE).exists()
     assert mine.read_text() == "[Service]\n"
+
+
+SLACK = (
+    '[alerts.ops]\ntype = "slack"\nsecret = "ops"\n[alerts.x]\ntype = "slack"\nsecret = "gone"\n'
+)
+
+
+def secret(root, name):
+    path = at(root, f"/etc/credstore/forestall.{name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("https://example.org/hook\n")
+
+
+def with_version(root, version):
+    lines = []
+    one = Installer(
+        Wish(root=root), FakeSystemd(), lines.append, find=tiny, version=lambda: version
+    )
+    return one, lines
+
+
+def test_an_old_systemd_is_told_of_each_secret_that_is_there_and_of_no_other(tmp_path):
+    """One that is missing would keep the service from starting."""
+    settings(tmp_path, SLACK)
+    secret(tmp_path, "ops")
+    one, lines = with_version(tmp_path, 252)
+    one.install()
+    named = at(tmp_path, SECRETS_FILE).read_text().splitlines()
+    settings(tmp_path, "")
+    again, _ = with_version(tmp_path, 252)
+    again.install()
+
+    assert [line for line in named if line.startswith("Load")] == [
+        "LoadCredential=forestall.ops:/etc/credstore/forestall.ops"
+    ]
+    assert any("alerts.x is missing" in line and "forestall.gone" in line for line in lines)
+    assert not any("alerts.ops is missing" in line for line in lines)
+    assert "https://" not in "\n".join([*named, *lines])
+    assert not at(tmp_path, SECRETS_FILE).exists()
+
+
+@pytest.mark.parametrize("version", [254, 257, None])
+def test_a_newer_systemd_finds_secrets_by_itself(tmp_path, version):
+    settings(tmp_path, SLACK)
+    secret(tmp_path, "ops")
+    one, _ = with_version(tmp_path, version)
+    one.install()
+
+    assert not at(tmp_path, SECRETS_FILE).exists()
+
+
+def test_a_reload_says_when_the_service_lacks_what_its_settings_ask_for(tmp_path):
+    asks = load_text(RECYCLES).rules
+    nowhere = missing_grant(asks, tmp_path)
+    one, _ = installer(tmp_path)
+    one.install()
+    lacking, content = missing_grant(asks, tmp_path), missing_grant(DEFAULT_RULES, tmp_path)
+    settings(tmp_path, RECYCLES)
+    again, _ = installer(tmp_path)
+    again.install()
+
+    assert nowhere == ""
+    assert "swap-above-half: the service may not switch swap" in lacking
+    assert content == ""
+    assert missing_grant(asks, tmp_path) == ""

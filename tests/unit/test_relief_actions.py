@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from forestall.cli.clean import command
 from forestall.core.units import GIB, MIB, SECOND
 from forestall.kernel.parse import SwapArea
-from forestall.relief import actions, cgroup, page_cache, swap
+from forestall.relief import actions, cgroup, page_cache, serve, swap, worker
 from forestall.relief.errand import Errand
 from forestall.relief.outcome import Done, Plan, Refusal
 from forestall.relief.serve import Relief
@@ -302,6 +302,46 @@ def test_it_is_given_up_when_stall_rises(bench):
 
     assert "tasks waited for memory" in outcome.why
     assert bench.errands[0].ended
+
+
+def groups_that_wait(bench, **some_us):
+    bench.proc.write("sys/fs/cgroup/cgroup.controllers", "memory\n")
+    for name, lost_us in some_us.items():
+        bench.proc.pressure(
+            some_us=lost_us, path=f"sys/fs/cgroup/system.slice/{name}.service/memory.pressure"
+        )
+
+
+def test_it_is_given_up_when_another_group_waits_though_the_errand_waits_all_the_time(bench):
+    """On the machine's own counter nobody else can be seen then."""
+    half_full(bench)
+    bench.lasts = 100
+    groups_that_wait(bench, forestall=0, other=0, calm=0)
+    began_ns = bench.now_ns + SECOND  # after the look whether the machine is calm
+
+    def suffer(_errand):
+        lost_us = (bench.now_ns - began_ns) // 1000
+        bench.proc.pressure(some_us=lost_us)
+        groups_that_wait(bench, forestall=lost_us, other=lost_us // 2, calm=0, new=lost_us)
+
+    bench.while_running = suffer
+    outcome = bench.perform("swap")
+
+    assert "/system.slice/other.service waited for memory 50% of the last moments" in outcome.why
+    assert bench.errands[0].ended
+
+
+def test_our_own_group_may_wait_as_long_as_it_likes(bench):
+    half_full(bench)
+    bench.lasts = 30
+    bench.effect = emptied(bench)
+    groups_that_wait(bench, forestall=0, other=0)
+    began_ns = bench.now_ns
+    bench.while_running = lambda _errand: groups_that_wait(
+        bench, forestall=(bench.now_ns - began_ns) // 1000, other=0
+    )
+
+    assert isinstance(bench.perform("swap"), Done)
 
 
 def test_its_own_waiting_for_the_disk_is_not_a_stall_of_others(bench):
@@ -857,3 +897,7 @@ def test_a_size_that_is_none_is_a_usage_error():
     done = CliRunner().invoke(command, ["cgroup", "a", "--size", "much", "--dry-run"])
 
     assert done.exit_code == 2
+
+
+def test_the_note_has_one_place():
+    assert serve.NOTE == worker.NOTE

@@ -369,7 +369,8 @@ def scenes():
     run("rm", f"{SPOOL}/filler", f"{LOGS}/filler")
     resumed_ns = time.monotonic_ns()
     until(lambda: ear.heard[-1][0] > resumed_ns, 60)
-    quiet = until(lambda: time.monotonic_ns() - ear.heard[-1][0] > 12e9, 250)
+    # Longer than herald waits before it asks for what was dropped last.
+    quiet = until(lambda: time.monotonic_ns() - ear.heard[-1][0] > 50e9, 280)
     before_the_end = alerts()
     totals.append(guard_facts()["sequence"])
     run("systemctl", "stop", "forestall-herald")

@@ -34,8 +34,8 @@ def test_a_recycling_that_would_not_fit_is_refused_and_touches_nothing(scenes):
     [
         ("swap-ctrl-c", 130, "swap stays in use"),
         ("swap-helper-killed", 1, "its helper was ended from outside"),
-        ("swap-others-stall", 1, "given up"),
-        ("swap-memory-runs-short", 1, "memory ran short meanwhile"),
+        ("swap-others-stall", 1, "hog.service waited for memory"),
+        ("swap-memory-runs-short", 1, "given up"),
         ("swap-who-asked-is-killed", 9, ""),
         ("swap-helper-killed-in-the-last-process", 0, "brought"),
     ],
@@ -97,12 +97,13 @@ def test_a_cgroup_that_needs_what_it_has_is_refused(scenes):
 def test_the_service_recycles_only_with_the_grant_that_the_settings_ask_for(scenes):
     without, granted = scenes["service-without-grant"], scenes["service-with-grant"]
 
-    assert without["news"][0][0] == "declined"
-    assert "CAP_SYS_ADMIN is missing here" in without["news"][0][1]
+    assert without["news"]
+    assert all(kind == "declined" for kind, _said in without["news"])
+    assert any("CAP_SYS_ADMIN is missing here" in said for _kind, said in without["news"])
     assert without["used_mib"] >= 150
     assert "CAP_SYS_ADMIN" in granted["installed"]
     assert "cap_sys_admin" in granted["bound"]
-    assert granted["news"][0][0] == "relieved"
+    assert "relieved" in dict(granted["news"])
     assert granted["used_mib"] < without["used_mib"] // 10
     assert granted["priorities"] == AS_BEFORE
 
@@ -117,12 +118,12 @@ def test_whoever_is_killed_in_the_service_swap_is_on_again(scenes):
     assert stopped["began"]
     assert stopped["priorities"] == AS_BEFORE
     if stopped["after_stop"] != AS_BEFORE:
-        assert "it is on again" in stopped["news"][0][1]
+        assert any("it is on again" in said for _kind, said in stopped["news"])
 
 
 def test_the_service_reclaims_and_gives_its_grant_back(scenes):
     scene = scenes["service-reclaims"]
 
-    assert scene["news"][0][0] == "relieved"
+    assert "relieved" in dict(scene["news"])
     assert scene["held_mib"][1] < scene["held_mib"][0]
     assert "cap_sys_admin" not in scene["bound"]

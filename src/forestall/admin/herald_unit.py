@@ -32,8 +32,7 @@ _HERALD_RUN = (
         "ImportCredential",
         "forestall.*",
         "Secrets: files /etc/credstore/forestall.NAME, owned by root, mode 0600. Before\n"
-        "systemd 254 a drop-in has to name each one:\n"
-        "LoadCredential=forestall.NAME:/etc/credstore/forestall.NAME",
+        "systemd 254 install names each one in a drop-in.",
     ),
 )
 

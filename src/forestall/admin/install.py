@@ -25,6 +25,14 @@ from forestall.admin.herald_unit import (
     render_agent_unit,
     render_herald_unit,
 )
+from forestall.admin.secrets_unit import (
+    IMPORTS_SINCE,
+    SECRETS_FILE,
+    SECRETS_FOLDER,
+    render_secrets,
+    stored,
+    systemd_version,
+)
 from forestall.admin.swap_grant import (
     GRANT_FILE,
     GRANT_FOLDER,
@@ -47,11 +55,10 @@ UNIT_FILE = f"/etc/systemd/system/{UNIT_NAME}"
 HERALD_FILE = f"/etc/systemd/system/{HERALD_NAME}"
 AGENT_FILE = f"/etc/systemd/user/{AGENT_NAME}"
 SETTINGS_FILE = f"/{MAIN_FILE}"
-SETTINGS_FOLDER = "/etc/forestall"
+SETTINGS_FOLDERS = ("/etc/forestall/forestall.toml.d", "/etc/forestall")
 STATE_FOLDER = "/var/lib/forestall"
 KEPT_FOLDERS = (
-    f"{SETTINGS_FOLDER}/forestall.toml.d",
-    SETTINGS_FOLDER,
+    *SETTINGS_FOLDERS,
     STATE_FOLDER,
     # systemd keeps what belongs to a DynamicUser= below private, and links to it.
     "/var/lib/private/forestall-herald",
@@ -140,6 +147,7 @@ class Installer:
     Args:
         say: Called with a line for each thing that is done.
         find: Names what is copied; tests have something smaller.
+        version: Of systemd here, None if unknown.
         documents: Manual pages and the like, text by place. They are made from the command
             line, which is a floor above.
     """
@@ -151,9 +159,11 @@ class Installer:
         say: Callable[[str], None],
         *,
         find: Callable[[], dict[str, Path]] = packages,
+        version: Callable[[], int | None] = systemd_version,
         documents: Mapping[str, str] | None = None,
     ) -> None:
         self._find = find
+        self._version = version
         self._documents = documents or {}
         self._wish = wish
         self._systemd = systemd
@@ -207,6 +217,7 @@ class Installer:
         self._write(manifest, HERALD_FILE, render_herald_unit(prefix=prefix, python=PYTHON), 0o644)
         self._write(manifest, AGENT_FILE, render_agent_unit(launcher=LAUNCHER), 0o644)
         self._grant_swap(manifest)
+        self._hand_over_secrets(manifest)
         for path, text in self._documents.items():
             self._write(manifest, path, text, 0o644, quiet=True)
         if self._documents:
@@ -334,8 +345,29 @@ class Installer:
                 "CAP_SYS_ADMIN, swapon and swapoff, and the block devices; without such a "
                 "trigger, the next install takes them back"
             )
-        elif GRANT_FILE in manifest.files:
-            self._remove_file(GRANT_FILE, manifest.files.pop(GRANT_FILE), purge=False)
+        else:
+            self._take_back(manifest, GRANT_FILE)
+
+    def _hand_over_secrets(self, manifest: Manifest) -> None:
+        """Say which secrets are missing; name the others for a systemd that cannot find them."""
+        paths = stored(load(root=self._wish.root).channels)
+        here = [path for path in paths.values() if self._at(path).is_file()]
+        for channel, path in paths.items():
+            if path not in here:
+                self._say(
+                    f"the secret of alerts.{channel} is missing: write it into {path} (mode 0600), "
+                    "then run forestall install again"
+                )
+        version = self._version()
+        if here and version is not None and version < IMPORTS_SINCE:
+            self._write(manifest, SECRETS_FILE, render_secrets(here), 0o644)
+        else:
+            self._take_back(manifest, SECRETS_FILE)
+
+    def _take_back(self, manifest: Manifest, path: str) -> None:
+        """Remove what an earlier install wrote and this one has no use for."""
+        if path in manifest.files:
+            self._remove_file(path, manifest.files.pop(path), purge=False)
             self._save(manifest)
 
     def _save(self, manifest: Manifest) -> None:
@@ -392,7 +424,7 @@ class Installer:
 
     def _leave_folders(self, manifest: Manifest) -> None:
         """Remove our folders where nothing of anybody's is left in them."""
-        ours = (*KEPT_FOLDERS, GRANT_FOLDER)
+        ours = (*KEPT_FOLDERS, GRANT_FOLDER, SECRETS_FOLDER)
         for path in dict.fromkeys((*ours, *reversed(manifest.folders))):
             target = self._at(path)
             if target.is_symlink() or not target.is_dir():

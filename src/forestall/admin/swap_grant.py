@@ -6,6 +6,7 @@ why; ``install`` writes it, and takes it back when no trigger asks any more.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forestall.admin.unit_file import UNIT_NAME, Line, render
@@ -40,6 +41,18 @@ _GRANT = (
 def swap_triggers(rules: Rules) -> tuple[str, ...]:
     """Name the triggers at which relief is to recycle swap."""
     return tuple(trigger.name for trigger in rules.triggers if trigger.action == ACTION)
+
+
+def missing_grant(rules: Rules, root: Path = Path("/")) -> str:
+    """Say what to do if the rules ask for what the installed service may not; else nothing."""
+    asked = swap_triggers(rules)
+    installed = (root / f"etc/systemd/system/{UNIT_NAME}").exists()
+    if not asked or not installed or (root / GRANT_FILE.lstrip("/")).exists():
+        return ""
+    return (
+        f"{', '.join(asked)}: the service may not switch swap off and on yet; "
+        "run forestall install once more"
+    )
 
 
 def render_swap_grant() -> str:

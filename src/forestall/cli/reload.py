@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from forestall.cli.console import out
+from forestall.admin.swap_grant import missing_grant
+from forestall.cli.console import out, styled
 from forestall.cli.link import connect
 from forestall.config.read import load
 from forestall.config.trust import require_trusted_settings
@@ -32,3 +33,6 @@ def command(files: tuple[Path, ...], socket: str | None) -> None:
     with connect(socket) as guard:
         answer = guard.call("Reload", rules=encode(settings.rules))
     out().print(f"reloaded: {answer.get('triggers')} triggers are in force")
+    hint = missing_grant(settings.rules)
+    if hint:
+        out().print(styled(hint, "yellow"))

@@ -71,8 +71,14 @@ class Client:
         self._send(messages.encode_call(_full(method), parameters))
         return _unwrap(self._receive())[0]
 
-    def monitor(self, since: int | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    def monitor(
+        self, since: int | None = None, *, patience_s: float | None = None
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield sequence number and event, for as long as the guard lives.
+
+        Args:
+            since: What is still remembered after this number comes first.
+            patience_s: End when nothing came for so long; None waits for ever.
 
         The first one is ``{"what": "start"}`` unless ``since`` is given: it tells
         where the stream stands. A step of more than one in the numbers means
@@ -81,9 +87,14 @@ class Client:
         """
         parameters = {} if since is None else {"since": since}
         self._send(messages.encode_call(_full("Monitor"), parameters, more=True))
-        self._socket.settimeout(None)
+        self._socket.settimeout(patience_s)
         while True:
-            answer, continues = _unwrap(self._receive())
+            try:
+                answer, continues = _unwrap(self._receive())
+            except Unreachable as error:
+                if isinstance(error.__context__, TimeoutError):
+                    return
+                raise
             sequence, event = answer.get("sequence"), answer.get("event")
             if not isinstance(sequence, int) or not isinstance(event, dict):
                 raise BadMessage("an event without a number")

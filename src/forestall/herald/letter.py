@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from forestall.core.units import human_bytes, human_ns, human_share
-from forestall.herald.event import INFO, URGENCY_NAMES, Event, read_event
+from forestall.herald.event import INFO, URGENCY_NAMES, Event, clean, read_event
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+TOLD_CHARACTERS_MAX = 240
+"""Of each sentence in a summary: or the newest would fall off the end of what a chat takes."""
 SHOWN_MAX = 8
 """Sentences written out in a summary; the rest is counted by kind."""
 
@@ -103,7 +105,10 @@ def lines(letter: Letter) -> list[str]:
     told = [event.sentence or event.what for event in letter.shown]
     if letter.count > 1:
         kinds = ", ".join(f"{count} {kind}" for kind, count in letter.kinds)
-        told = [f"{letter.count} events: {kinds}", *told]
+        told = [
+            f"{letter.count} events: {kinds}",
+            *(clean(one, TOLD_CHARACTERS_MAX) for one in told),
+        ]
         if letter.count > len(letter.shown):
             told.append(f"and {letter.count - len(letter.shown)} more")
     return [*told, *facts(letter.last)]

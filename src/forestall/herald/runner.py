@@ -16,7 +16,8 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from forestall.config.alerts import BY_NAME, default_channels
-from forestall.control.client import Client
+from forestall.control.client import TIMEOUT_S, Client
+from forestall.control.messages import SERVICE
 from forestall.core.units import SECOND
 from forestall.herald.engine import Engine, Plan
 from forestall.herald.event import URGENCIES
@@ -39,6 +40,8 @@ EVENTS_WAITING_MAX = 256
 TOP_NS = 1 * SECOND
 FRESH_NS = 5 * SECOND
 """An event older than this is history: who holds memory now says nothing about it."""
+QUIET_S = 30.0
+"""After so long without an event the guard is asked whether we know the last one."""
 FAREWELL_NS = 3 * SECOND
 
 
@@ -206,9 +209,13 @@ class Runner:
             pause=self._ending.wait,
         ).follow()
 
-    def _stream(self, since: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        with Client(self._socket_path) as guard:
-            yield from guard.monitor(since=since)
+    def _stream(
+        self, since: int, *, answer_s: float = TIMEOUT_S
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        with Client(self._socket_path, timeout_s=answer_s) as guard:
+            # A guard that hangs takes connections; only an answer tells that it lives.
+            guard.call(f"{SERVICE}.GetInfo")
+            yield from guard.monitor(since=since, patience_s=QUIET_S)
 
     def _heard(self, sequence: int, raw: dict[str, Any]) -> None:
         self._room.acquire()

@@ -42,6 +42,8 @@ def read_secret(
             _require_private(path, os.fstat(file.fileno()))
             return _text(path, file.read(SECRET_BYTES_MAX + 1))
     where = " or ".join(tried) or "a credential, for systemd gave us none"
+    if not name.startswith("/") and environment.get("INVOCATION_ID"):
+        where += f"; write it into {STORES[0]}/{PREFIX}{name} and run forestall install"
     raise SecretError(f"the secret {name} is missing: {where}")
 
 

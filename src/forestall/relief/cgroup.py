@@ -19,7 +19,7 @@ from forestall.core.value import TYPE_CHECKING, value
 from forestall.kernel.errors import KernelError
 from forestall.kernel.files import read_whole
 from forestall.kernel.parse import number, parse_flat
-from forestall.kernel.parse_process import parse_cgroup
+from forestall.relief.others import leaves, mount_of, own_group
 from forestall.relief.outcome import Done, Plan, Refusal
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ SHARE_MAX = 0.5
 COLD_REFAULTS_MAX = 64
 """Pages read back within the look; more means that it needs what it has."""
 PIECE_DEADLINE_NS = 20 * SECOND
-CGROUPS_MAX = 512
-DEPTH_MAX = 4
 COLD_MAX = 4
 
 
@@ -122,7 +120,7 @@ def perform_cold(tools: Tools) -> Outcome:
 
 def folder_of(root: str, path: str) -> str:
     """Return the folder of a cgroup named from the root of the tree, or by its whole path."""
-    mount = _mount(root)
+    mount = mount_of(root)
     inside = path.removeprefix(mount) if path.startswith(mount) else path
     return os.path.normpath(f"{mount}/{inside.lstrip('/')}")
 
@@ -186,7 +184,7 @@ def _reclaim(tools: Tools, action: str, folder: str, want_bytes: int) -> Outcome
 
 
 def _cold(tools: Tools) -> list[tuple[str, Plan]] | Refusal:
-    mount = _mount(tools.root)
+    mount = mount_of(tools.root)
     if not mount or tools.uid != 0:
         return Refusal(RECLAIM, _no_v2() if not mount else "only root may reclaim from others")
     swap = _has_swap(tools)
@@ -211,25 +209,17 @@ def _cold(tools: Tools) -> list[tuple[str, Plan]] | Refusal:
 
 def _large(mount: str, *, swap: bool) -> Iterator[Heat]:
     """Yield the large cgroups that have none below them."""
-    waiting = [(mount, 0)]
-    looked = 0
-    while waiting and looked < CGROUPS_MAX:
-        folder, depth = waiting.pop()
-        looked += 1
+    for folder in leaves(mount):
         try:
-            below = [entry.path for entry in os.scandir(folder) if entry.is_dir()]
-            if below and depth < DEPTH_MAX:
-                waiting += [(path, depth + 1) for path in below]
-            elif depth:
-                heat = heat_of(folder, swap=swap)
-                if heat.current_bytes >= LARGE_BYTES:
-                    yield heat
+            heat = heat_of(folder, swap=swap)
         except (OSError, KernelError):
             continue  # it was removed meanwhile, or has no memory controller
+        if heat.current_bytes >= LARGE_BYTES:
+            yield heat
 
 
 def _cannot(tools: Tools, folder: str) -> str:
-    mount = _mount(tools.root)
+    mount = mount_of(tools.root)
     if not mount:
         return _no_v2()
     if tools.uid != 0:
@@ -240,19 +230,9 @@ def _cannot(tools: Tools, folder: str) -> str:
         return f"there is no cgroup {folder.removeprefix(mount)}"
     if not os.path.exists(f"{folder}/memory.reclaim"):
         return "it has no memory.reclaim (no memory controller, or Linux before 5.19)"
-    try:
-        own = parse_cgroup(read_whole(f"{tools.root}/proc/self/cgroup"))
-    except (OSError, KernelError):
-        own = ""
+    own = own_group(tools.root)
     if own and f"{mount}{own}/".startswith(folder + "/"):
         return "we are in it ourselves"
-    return ""
-
-
-def _mount(root: str) -> str:
-    for folder in (f"{root}/sys/fs/cgroup", f"{root}/sys/fs/cgroup/unified"):
-        if os.path.exists(f"{folder}/cgroup.controllers"):
-            return folder
     return ""
 
 

@@ -30,6 +30,8 @@ REAP_PAUSE_MS = 5
 """EAGAIN means the victim's mm is locked by somebody who will not hold it long."""
 RECORD_NAME_BYTES_MAX = 100
 _WORDS = {"write": "writing a record", "reap": "freeing a victim's memory"}
+NOTE = "/run/forestall-recycling"
+"""The same as ``relief.worker.NOTE``, which is not to be imported here."""
 
 
 class Relief:
@@ -40,6 +42,7 @@ class Relief:
         mrelease: process_mrelease by pidfd; returns an errno, 0 for success.
         record_dir: Where records go; made if absent. Empty: records are dropped.
         record_bytes_max: The oldest records are removed beyond this.
+        note: Where a recycling of swap is written down while it is under way.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Relief:
         mrelease: Callable[[int], int],
         record_dir: str,
         record_bytes_max: int,
+        note: str = NOTE,
     ) -> None:
         self._end = end
         self._mrelease = mrelease
@@ -56,6 +60,8 @@ class Relief:
         self._record_bytes_max = record_bytes_max
         self._spoilt = ""
         """A record of which a piece is missing: it must not appear as if it were whole."""
+        self._note = note
+        self._mended = ""
 
     def run(self) -> None:
         """Serve until the guard is gone."""
@@ -106,21 +112,21 @@ class Relief:
 
     def _mend(self) -> None:
         """Switch swap on again that a service killed in the middle of recycling left off."""
-        from forestall.relief.worker import NOTE  # noqa: PLC0415 - as above
-
-        if not os.path.exists(NOTE):
+        if not os.path.exists(self._note):
             return
         from forestall.relief import swap  # noqa: PLC0415 - as above
         from forestall.relief.tools import Tools  # noqa: PLC0415
 
-        tools = Tools()
         try:
-            done = swap.mend(tools)
-        except OSError as error:
+            tools = Tools()
+            try:
+                done = swap.mend(tools)
+            finally:
+                tools.close()
+        except (OSError, KernelError) as error:
             done = str(error)
-        finally:
-            tools.close()
-        if done:
+        if done and done != self._mended:
+            self._mended = done  # What cannot be mended is not told at every request.
             self._tell({"op": "declined", "action": swap.ACTION, "why": done})
 
     def _wanted(self) -> str:

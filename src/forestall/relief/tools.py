@@ -2,6 +2,7 @@
 
 The machine counts as stalled by what others wait for: an errand that reads
 swap back waits for the disk itself, and the kernel counts that as a stall too.
+So its own waiting is subtracted, and other control groups are asked by themselves.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import os
 import select
 
+from forestall.core.sentence import plain
 from forestall.core.units import MS, SECOND, human_bytes, human_ns, human_share
 from forestall.core.value import TYPE_CHECKING, value
 from forestall.kernel import clock, libc
 from forestall.kernel.errors import KernelError
 from forestall.kernel.sampler import Sampler
 from forestall.relief.errand import Errand
+from forestall.relief.others import Others, worst
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,6 +80,7 @@ class Tools:
         self._now_ns = now_ns
         self._pause = pause or select.poll().poll
         self._sampler = Sampler(root)
+        self._others = Others(self.root)
 
     def close(self) -> None:
         """Close every descriptor."""
@@ -116,7 +120,7 @@ class Tools:
 
     def _until_it_ends(self, errand: Running, floor_bytes: int, deadline_ns: int) -> str:
         began = before = self.sample()
-        cpu_ns = errand.cpu_ns()
+        cpu_ns, lost = errand.cpu_ns(), self._others.look()
         while errand.wait(WATCH_MS) is None:
             why = self.interrupted()
             try:
@@ -133,7 +137,12 @@ class Tools:
                 own_wait_ns = max(0, now.now_ns - before.now_ns - (cpu_now_ns - cpu_ns))
                 strain = strain_between(before, now, own_wait_ns=own_wait_ns)
                 why = why or strain.reason(stall_max=STALL_SHARE_ABORT, scan_max=SCAN_PAGES_ABORT)
-                before, cpu_ns = now, cpu_now_ns
+                lost_now = self._others.look()
+                share, group = worst(lost, lost_now, now.now_ns - before.now_ns)
+                if share > STALL_SHARE_ABORT:
+                    shown = human_share(min(1.0, share))
+                    why = why or f"{plain(group)} waited for memory {shown} of the last moments"
+                before, cpu_ns, lost = now, cpu_now_ns, lost_now
             if why:
                 return why
         return ""
