@@ -20,6 +20,7 @@ from forestall.inspect.badness import (
     find_scale,
     points_of,
     points_of_pages,
+    printed,
     weight_pages,
     why_not,
 )
@@ -250,9 +251,14 @@ class Looker:
 
     def _scored(self, portrait: Portrait, machine: Machine, *, pss: bool) -> Scored:
         spared = why_not(portrait, machine.scale)
-        points = None
+        points = pages = None
         if spared is None and portrait.oom_score is not None:
+            pages = weight_pages(portrait, machine)
             points = points_of(portrait.oom_score, machine.scale)
+            if points is not None and pages is not None:
+                # A printed number stands for one or two points; the sizes tell which.
+                exact = points_of_pages(pages, machine)
+                points = exact if printed(exact, machine.scale) == portrait.oom_score else points
         before = self._before.get(portrait.id)
         rss, anon, _file, _shmem, swap, tables = portrait.memory or _UNKNOWN
         return Scored(
@@ -271,7 +277,7 @@ class Looker:
             pss_bytes=self._table.pss_bytes(portrait.id.pid) if pss else None,
             cgroup=portrait.cgroup,
             spared=spared,
-            badness_pages=None if spared is not None else weight_pages(portrait, machine),
+            badness_pages=pages,
             change_points=None if before is None or points is None else points - before,
         )
 
