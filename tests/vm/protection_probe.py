@@ -15,14 +15,17 @@ import sys
 import time
 from pathlib import Path
 
-WATCHED = ("etc", "usr/local", "var/lib/forestall", "run/systemd/system", "root/.ssh")
+WATCHED = ("etc", "usr/local", "var/lib/forestall", "run/systemd/system")
+SHOWN = ("OOMPolicy", "MemoryLow", "DropInPaths")
+KEY = "/root/.ssh/id_probe"
 HELD_MIB = 250
 LEAVES = 6
 PATIENCE_S = 180
 
 
 def say(what, **facts):
-    print(json.dumps({"what": what, "at_s": round(time.monotonic()), **facts}), flush=True)
+    line = json.dumps({"what": what, "at_s": round(time.monotonic()), **facts})
+    print(line, flush=True)  # noqa: T201 - how a probe answers
 
 
 def command(*words, check=True, **options):
@@ -106,8 +109,12 @@ def sql(text):
 
 
 def ssh(*words):
-    options = ("-oStrictHostKeyChecking=no", "-oBatchMode=yes", "-i", "/root/.ssh/id_probe")
-    return ("ssh", "-q", *options, "root@127.0.0.1", *words)
+    known = ("-oStrictHostKeyChecking=no", "-oUserKnownHostsFile=/dev/null", "-oBatchMode=yes")
+    return ("ssh", "-q", *known, "-i", KEY, "root@127.0.0.1", *words)
+
+
+def main_pid(name):
+    return int(shown(f"{name}.service", "MainPID")["MainPID"])
 
 
 def oom_kills():
@@ -115,10 +122,9 @@ def oom_kills():
     return int(re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)[1])
 
 
-HOG = (
-    """
+HOG = """
 import os, time
-for _ in range(%d):
+for _ in range(LEAVES):
     if os.fork() == 0:
         held = []
         while True:
@@ -126,126 +132,201 @@ for _ in range(%d):
             time.sleep(0.02)
 os.wait()
 time.sleep(1000)
+""".replace("LEAVES", str(LEAVES))
+DEMO = """[Service]
+ExecStart=/bin/sleep infinity
 """
-    % LEAVES
-)
+
+
+class Guest:
+    """The services, and who talks to them."""
+
+    def start(self):
+        """Start Debian's services as they come; connect to both."""
+        Path("/root/.ssh").mkdir(mode=0o700, exist_ok=True)
+        command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", KEY)
+        Path("/root/.ssh/authorized_keys").write_text(Path(KEY + ".pub").read_text())
+        Path("/etc/systemd/system/payments.service").write_text(DEMO)
+        command("systemctl", "daemon-reload")
+        command("systemctl", "start", "ssh.service", "postgresql.service", "payments.service")
+        cluster = command("pg_lsclusters", "-h").stdout.split()
+        self.unit = f"postgresql@{cluster[0]}-{cluster[1]}.service"
+        until(lambda: shown(self.unit, "ActiveState")["ActiveState"] == "active", self.unit)
+        self.postmaster = int(shown(self.unit, "MainPID")["MainPID"])
+        self.listener = int(shown("ssh.service", "MainPID")["MainPID"])
+        say(
+            "as Debian has it",
+            sshd=adj_of(self.listener),
+            postgres=adj_of(self.postmaster),
+            unit=self.unit,
+        )
+        # sshd makes itself immune; here is one that somebody took it from.
+        Path(f"/proc/{self.listener}/oom_score_adj").write_text("0")
+        held = f"SELECT repeat('x', {HELD_MIB << 20}) AS x OFFSET 0"
+        self.holder = sql(f"SELECT length(x), pg_sleep(3000) FROM ({held}) s")
+        self.session = subprocess.Popen(
+            ssh("echo here; read line; echo still $line"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.session.stdout.readline() == "here\n"
+        self.backend = until(backend_pid, "a backend that holds much")
+
+    def protect(self):
+        """Look, ask for what is refused, install, and protect."""
+        explained = answer("explain", str(self.backend))
+        say(
+            "before",
+            backend=self.backend,
+            next=answer("scores", "--top", "3")["kernel_next"],
+            plan=answer("protect", "plan"),
+            changes=explained["kernel"]["changes"],
+        )
+        refused = forestall("unit", "ssh", "--oom-score-adjust", "-500", check=False)
+        empty = forestall("unit", "postgresql", "--template", check=False)
+        say(
+            "refused",
+            ssh=[refused.returncode, refused.stderr],
+            postgresql=[empty.returncode, empty.stderr],
+        )
+        forestall("install", "--yes", "--no-start")
+        lines = Path("/usr/local/share/bash-completion/completions/forestall").read_text()
+        say(
+            "installed",
+            manual=Path("/usr/local/share/man/man1/forestall-protect.1").exists(),
+            completion="complete -o nosort" in lines,
+        )
+        say(
+            "protected",
+            applied=answer("protect", "apply", "--yes", "--follow"),
+            unit=answer("unit", self.unit, "--template", "--memory-low", "64M"),
+            sshd=adj_of(self.listener),
+            postgres=adj_of(self.postmaster),
+            backend=adj_of(self.backend),
+            drop_in=shown(self.unit, *SHOWN, "OOMScoreAdjust"),
+            next=answer("scores", "--top", "3")["kernel_next"],
+        )
+
+    def follow(self):
+        """Let new ones be born: a shell over ssh, and a backend of the database."""
+        shell = command(*ssh("cat /proc/self/oom_score_adj")).stdout
+        self.young = sql("SELECT pg_backend_pid(), pg_sleep(3000)")
+        treated = until(young_backend(self.backend), "a young backend that follow has treated")
+        say("followed", shell=int(shell), young=treated)
+
+    def restart(self):
+        """Give a service the seed's number; it holds after a restart, and undo takes it back."""
+        written = answer("unit", "payments", "--oom-score-adjust", "-10")
+        before = adj_of(main_pid("payments"))
+        command("systemctl", "restart", "payments.service")
+        after = adj_of(main_pid("payments"))
+        answer("unit", "payments", "--undo")
+        command("systemctl", "restart", "payments.service")
+        undone = adj_of(main_pid("payments"))
+        say("restarted", written=written, values=[before, after, undone])
+
+    def meet_the_kernel(self):
+        """Let hogs grow until the kernel's killer acts; it goes on acting for a while."""
+        kills = oom_kills()
+        command("systemd-run", "-q", "--unit=hog", sys.executable, "-c", HOG)
+        until(lambda: oom_kills() > kills, "the kernel's killer")
+        pause(5)
+        killed = oom_kills() - kills
+        command("systemctl", "kill", "-s", "KILL", "hog.service", check=False)
+        victims = re.findall(r"Killed process (\d+) \(([^)]*)\)", command("dmesg").stdout)
+        self.session.stdin.write("alive\n")
+        self.session.stdin.close()
+        say(
+            "after the hog",
+            killed=killed,
+            victims=victims,
+            sshd=shown("ssh.service", "MainPID", "NRestarts"),
+            postgres=shown(self.unit, "MainPID", "NRestarts"),
+            pids=[self.listener, self.postmaster],
+            backend=Path(f"/proc/{self.backend}").exists(),
+            session=self.session.stdout.readline(),
+            new_session=command(*ssh("echo in")).stdout,
+            sql=sql("SELECT 6 * 7").communicate(timeout=PATIENCE_S)[0],
+            drop_in=shown(self.unit, *SHOWN),
+        )
+
+    def undo(self, before, files_before):
+        """Take everything back, and compare one by one."""
+        undone = answer("protect", "undo", "--yes")
+        answer("unit", self.unit, "--undo")
+        forestall("uninstall", "--yes", "--purge")
+        after, files_after = values(), files()
+        both = {who: (before[who], after[who]) for who in before.keys() & after.keys()}
+        paths = files_before.keys() | files_after.keys()
+        here = {int(who.partition("/")[0]) for who in both}
+        say(
+            "undone",
+            undone=undone,
+            compared=len(both),
+            among_them={self.listener, self.postmaster, self.backend} <= here,
+            changed={who: held for who, held in both.items() if held[0] != held[1]},
+            born={who: held for who, held in after.items() if who not in before and held[1] < 0},
+            files=len(files_before),
+            files_changed=sorted(p for p in paths if files_before.get(p) != files_after.get(p)),
+            drop_in=shown(self.unit, *SHOWN),
+        )
+
+
+def peers():
+    """Ask about the other killers; Debian's packages of all of them are here, switched off."""
+    names = ("earlyoom", "nohang", "systemd-oomd", "oomd")
+    say(
+        "peers",
+        seen={one["name"]: one for one in answer("peers")["peers"]},
+        imports={name: answer("peers", "import", name) for name in names},
+        install=forestall("peers", "install", "earlyoom", "--dry-run").stdout,
+        setup=answer("setup", "--dry-run"),
+        audit=json.loads(forestall("protect", "audit", "--json", check=False).stdout),
+    )
+
+
+def nobody():
+    """Try everything that changes something as an ordinary user."""
+    tries = (
+        "protect apply --yes",
+        "protect undo --yes",
+        "protect follow",
+        "unit payments --memory-low 1M",
+        "peers install earlyoom --yes",
+        "peers remove earlyoom --yes",
+        "setup --yes",
+        "install --yes",
+    )
+    told = {}
+    for line in tries:
+        done = subprocess.run(
+            (sys.executable, "-m", "forestall.cli.main", *line.split()),
+            check=False,
+            capture_output=True,
+            text=True,
+            user=65534,
+            group=65534,
+            timeout=PATIENCE_S,
+        )
+        told[line] = [done.returncode, done.stderr]
+    say("nobody", told=told)
 
 
 def main():
-    # Services of Debian's packages, as they come; and a way in by key.
-    Path("/root/.ssh").mkdir(mode=0o700, exist_ok=True)
-    command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/root/.ssh/id_probe")
-    Path("/root/.ssh/authorized_keys").write_text(Path("/root/.ssh/id_probe.pub").read_text())
-    command("systemctl", "start", "ssh.service", "postgresql.service")
-    cluster = command("pg_lsclusters", "-h").stdout.split()
-    unit = f"postgresql@{cluster[0]}-{cluster[1]}.service"
-    until(lambda: shown(unit, "ActiveState")["ActiveState"] == "active", unit)
-    postmaster = int(shown(unit, "MainPID")["MainPID"])
-    listener = int(shown("ssh.service", "MainPID")["MainPID"])
-    say("as Debian has it", sshd=adj_of(listener), postgres=adj_of(postmaster), unit=unit)
-    # sshd makes itself immune; here is one that somebody took it from.
-    Path(f"/proc/{listener}/oom_score_adj").write_text("0")
-
-    # A connection to the database that holds much, and one to the machine.
-    query = f"SELECT length(x), pg_sleep(3000) FROM (SELECT repeat('x', {HELD_MIB << 20}) AS x OFFSET 0) s"
-    holder = sql(query)
-    session = subprocess.Popen(
-        ssh("echo here; read line; echo still $line"),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert session.stdout.readline() == "here\n"
-    backend = until(backend_pid, "a backend that holds much")
-
+    guest = Guest()
+    guest.start()
     before, files_before = values(), files()
-    plan = answer("protect", "plan")
-    looked = answer("scores", "--top", "3")
-    explained = answer("explain", str(backend))
-    say(
-        "before",
-        backend=backend,
-        next=looked["kernel_next"],
-        plan=plan,
-        changes=explained["kernel"]["changes"],
-    )
-    refused = forestall("unit", "ssh", "--oom-score-adjust", "-500", check=False)
-    empty = forestall("unit", "postgresql", "--template", check=False)
-    say(
-        "refused",
-        ssh=[refused.returncode, refused.stderr],
-        postgresql=[empty.returncode, empty.stderr],
-    )
-
-    say("installing")
-    forestall("install", "--yes", "--no-start")
-    manual = Path("/usr/local/share/man/man1/forestall-protect.1").exists()
-    lines = Path("/usr/local/share/bash-completion/completions/forestall").read_text()
-    say("installed", manual=manual, completion="complete -o nosort" in lines)
-    applied = answer("protect", "apply", "--yes", "--follow")
-    dropped = answer("unit", unit, "--template", "--memory-low", "64M")
-    say(
-        "protected",
-        applied=applied,
-        unit=dropped,
-        sshd=adj_of(listener),
-        postgres=adj_of(postmaster),
-        backend=adj_of(backend),
-        drop_in=shown(unit, "OOMPolicy", "MemoryLow", "DropInPaths", "OOMScoreAdjust"),
-        next=answer("scores", "--top", "3")["kernel_next"],
-    )
-    shell = command(*ssh("cat /proc/self/oom_score_adj")).stdout
-    young = sql("SELECT pg_backend_pid(), pg_sleep(3000)")
-    follow = until(young_backend(backend), "a young backend that follow has treated")
-    say("followed", shell=int(shell), young=follow)
-
-    kills = oom_kills()
-    command("systemd-run", "-q", "--unit=hog", sys.executable, "-c", HOG)
-    until(lambda: oom_kills() > kills, "the kernel's killer")
-    pause(5)  # let it go on for a while: six leaves grow again and again
-    killed = oom_kills() - kills
-    command("systemctl", "kill", "-s", "KILL", "hog.service", check=False)
-    log = command("dmesg").stdout
-    victims = re.findall(r"Killed process (\d+) \(([^)]*)\)", log)
-    session.stdin.write("alive\n")
-    session.stdin.close()
-    say(
-        "after the hog",
-        killed=killed,
-        victims=victims,
-        sshd=Path(f"/proc/{listener}").exists() and shown("ssh.service", "MainPID", "NRestarts"),
-        postgres=shown(unit, "MainPID", "NRestarts"),
-        pids=[listener, postmaster],
-        backend=Path(f"/proc/{backend}").exists(),
-        session=session.stdout.readline(),
-        new_session=command(*ssh("echo in")).stdout,
-        sql=sql("SELECT 6 * 7").communicate(timeout=PATIENCE_S)[0],
-        drop_in=shown(unit, "OOMPolicy", "MemoryLow", "DropInPaths"),
-    )
-
-    undone = answer("protect", "undo", "--yes")
-    answer("unit", unit, "--undo")
-    forestall("uninstall", "--yes", "--purge")
-    after, files_after = values(), files()
-    stayed = {who: (held, after[who]) for who, held in before.items() if who in after}
-    changed = {who: held for who, held in stayed.items() if held[0][1] != held[1][1]}
-    born = {who: held for who, held in after.items() if who not in before and held[1] < 0}
-    say(
-        "undone",
-        undone=undone,
-        stayed=len(stayed),
-        compared=[f"{listener}/" in " ".join(stayed), f"{backend}/" in " ".join(stayed)],
-        changed=changed,
-        born=born,
-        files=len(files_before),
-        files_changed=sorted(
-            path
-            for path in files_before.keys() | files_after.keys()
-            if files_before.get(path) != files_after.get(path)
-        ),
-        drop_in=shown(unit, "OOMPolicy", "MemoryLow", "DropInPaths"),
-    )
-    for one in (holder, young, session):
+    peers()
+    nobody()
+    guest.protect()
+    guest.follow()
+    guest.meet_the_kernel()
+    guest.undo(before, files_before)
+    # Last: its restarts are new processes, which no snapshot knows.
+    guest.restart()
+    say("restored", files_changed=files() != files_before)
+    for one in (guest.holder, guest.young, guest.session):
         one.kill()
 
 

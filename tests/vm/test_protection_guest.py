@@ -105,7 +105,40 @@ def test_undo_restores_every_value_and_file_that_was_ours(seen):
     assert undone["changed"] == {}
     assert undone["born"] == {}
     assert undone["files_changed"] == []
-    assert undone["compared"] == [True, True]
+    assert undone["files"] > 100
+    assert undone["among_them"]
     assert not [one for one in undone["undone"] if one["failed"] and "gone" not in one["failed"]]
     assert undone["drop_in"]["MemoryLow"] in {"0", ""}
     assert undone["drop_in"]["DropInPaths"] == ""
+    assert not seen["restored"]["files_changed"]
+
+
+def test_a_value_of_a_unit_holds_after_a_restart_and_undo_takes_it_back(seen):
+    written = seen["restarted"]["written"]
+
+    assert seen["restarted"]["values"] == [0, WARD_DATABASES, 0]
+    assert written["settings"] == {"OOMScoreAdjust": str(WARD_DATABASES)}
+    assert any("old oom_adj" in note for note in written["notes"])
+    assert "restart" in written["effects"][0]["then"]
+
+
+def test_other_killers_are_seen_and_their_settings_read_as_debian_ships_them(seen):
+    peers = seen["peers"]
+
+    assert {name for name, one in peers["seen"].items() if one["here"]} >= {
+        *("earlyoom", "nohang", "systemd-oomd", "oomd"),
+    }
+    assert [name for name, got in peers["imports"].items() if not got["settings"]] == []
+    assert peers["imports"]["nohang"]["lost"]
+    assert "would" in peers["install"]
+    assert peers["setup"]["steps"]
+    assert peers["setup"]["done"] is False
+
+
+def test_an_ordinary_user_is_told_what_is_missing_and_nothing_happens(seen):
+    wrong = {
+        line: said for line, said in seen["nobody"]["told"].items() if said[0] != 4 or not said[1]
+    }
+
+    assert wrong == {}
+    assert all("root" in said[1] for said in seen["nobody"]["told"].values())

@@ -25,6 +25,7 @@ from forestall.admin.herald_unit import (
     render_agent_unit,
     render_herald_unit,
 )
+from forestall.admin.rights import require_root
 from forestall.admin.unit_file import LAUNCHER, PREFIX, PYTHON, UNIT_NAME, render_unit
 from forestall.config.errors import ConfigError
 from forestall.config.example import example_settings
@@ -125,6 +126,7 @@ class Installer:
         find: Names what is copied; tests have something smaller.
         documents: Manual pages and the like, text by place. They are made from the command
             line, which is a floor above.
+        effective_uid: Who we are.
     """
 
     def __init__(
@@ -135,9 +137,11 @@ class Installer:
         *,
         find: Callable[[], dict[str, Path]] = packages,
         documents: Mapping[str, str] | None = None,
+        effective_uid: Callable[[], int] = os.geteuid,
     ) -> None:
         self._find = find
         self._documents = documents or {}
+        self._effective_uid = effective_uid
         self._wish = wish
         self._systemd = systemd
         self._say = say
@@ -145,13 +149,16 @@ class Installer:
         self._use_systemd = self._real and systemd.present()
         self._rivals: list[str] | None = None
 
-    def check(self) -> list[str]:
+    def check(self, *, only_looking: bool = False) -> list[str]:
         """Look whether it can be done; returns the active killers that stand in the way.
 
-        Raises: AdminError with what is in the way; ConfigError for wrong settings.
+        Args:
+            only_looking: Somebody wants to know what would be done, which takes no right.
+
+        Raises: NotPermitted; AdminError with what is in the way; ConfigError for wrong settings.
         """
-        if self._real and os.geteuid() != 0:
-            raise AdminError("installing a service takes root; try sudo")
+        if self._real and not only_looking:
+            require_root("installing a service", effective_uid=self._effective_uid)
         if not self._wish.prefix.startswith("/") or self._wish.prefix.count("/") < 2:
             raise AdminError("the prefix must be a folder of its own, such as " + PREFIX)
         self._check_prefix()
@@ -221,8 +228,8 @@ class Installer:
         manifest = self._known_manifest()
         if manifest is None:
             raise AdminError(f"there is no installation at {self._wish.prefix}")
-        if self._real and os.geteuid() != 0:
-            raise AdminError("uninstalling takes root; try sudo")
+        if self._real:
+            require_root("uninstalling", effective_uid=self._effective_uid)
         if self._use_systemd and self._at(UNIT_FILE).exists():
             self._systemd.do("disable", "--now", UNIT_NAME)
         if self._use_systemd and self._at(HERALD_FILE).exists():

@@ -13,7 +13,7 @@ from forestall.admin.earlyoom_install import EarlyoomInstaller
 from forestall.admin.earlyoom_options import Wanted
 from forestall.admin.files import write_whole
 from forestall.admin.peers import PEERS, kernel_settings, look, peer_of, read_file, read_here
-from forestall.admin.protect import require_rights
+from forestall.admin.rights import require_root
 from forestall.cli.changing import (
     as_json,
     confirm,
@@ -80,7 +80,7 @@ def import_(name: str, file: Path | None, write: bool, as_json: bool, root: Path
     load_text(text, source=got.source)
     path = root / DROP_IN_DIR / f"50-from-{name}.toml"
     if write:
-        require_rights()
+        require_root(f"writing {path}")
         write_whole(path, text)
         load(root=root)
     if as_json:
@@ -168,7 +168,7 @@ def install(  # noqa: PLR0913 - one parameter an option
     )
     installer = EarlyoomInstaller(run, root, wanted=wanted, beside=beside, replace=replace)
     if not dry_run:
-        require_rights()
+        require_root(f"setting up {name}")
     for step in installer.plan():
         say(f"would {step.text}" if dry_run else step.text, "dim")
     if dry_run:
@@ -186,7 +186,7 @@ def install(  # noqa: PLR0913 - one parameter an option
 @needs_rights
 def remove(name: str, yes: bool, root: Path) -> None:
     """Take away what install set up, and bring back what was there."""
-    require_rights()
+    require_root(f"removing {name}")
     confirm(f"Remove {name} and bring back what was there before?", yes=yes)
     EarlyoomInstaller(run, root).remove(say)
 
