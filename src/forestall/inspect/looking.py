@@ -41,7 +41,6 @@ CONTENDERS_MAX = 512
 CONTENDER_POINTS = 2
 """The printed score is this coarse; whoever is nearer to the top may be the top."""
 CALIBRATION_MAX = 16
-_UNKNOWN = (None,) * 6
 
 
 @value
@@ -82,6 +81,19 @@ class Scored:
         if self.points is None or self.points <= WARN_POINTS:
             return ""
         return "critical" if self.points > CRITICAL_POINTS else "warning"
+
+
+@value
+class _Unknown:
+    """In the place of a footing that is hidden, or not there."""
+
+    rss_bytes: int | None = None
+    anon_bytes: int | None = None
+    swap_bytes: int | None = None
+    page_tables_bytes: int | None = None
+
+
+_UNKNOWN = _Unknown()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,7 +272,7 @@ class Looker:
                 exact = points_of_pages(pages, machine)
                 points = exact if printed(exact, machine.scale) == portrait.oom_score else points
         before = self._before.get(portrait.id)
-        rss, anon, _file, _shmem, swap, tables = portrait.memory or _UNKNOWN
+        memory = portrait.memory or _UNKNOWN
         return Scored(
             id=portrait.id,
             name=portrait.comm,
@@ -270,10 +282,10 @@ class Looker:
             oom_score=portrait.oom_score,
             points=points,
             oom_score_adj=portrait.oom_score_adj,
-            rss_bytes=rss,
-            anon_bytes=anon,
-            swap_bytes=swap,
-            page_tables_bytes=tables,
+            rss_bytes=memory.rss_bytes,
+            anon_bytes=memory.anon_bytes,
+            swap_bytes=memory.swap_bytes,
+            page_tables_bytes=memory.page_tables_bytes,
             pss_bytes=self._table.pss_bytes(portrait.id.pid) if pss else None,
             cgroup=portrait.cgroup,
             spared=spared,
