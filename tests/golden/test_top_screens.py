@@ -206,6 +206,17 @@ def test_ending_names_the_process_and_cannot_be_undone(machine):
     assert "There is nothing to undo." in shown
 
 
+def test_what_came_of_an_end_is_told_and_whoever_is_gone_leaves_the_details(machine):
+    def goes():
+        machine.remove(31)
+
+    keys = ("slash", *"31m", "enter", "e", "y", goes)
+    shown = driven(machine, keys, guard=Guard())
+
+    assert "\\x1b[31m[b]\\xff (31): asked to end." in shown
+    assert "No such process any more." in shown
+
+
 def test_an_adjustment_is_written_and_undone(machine):
     guard = Guard()
     keys = ("a", "backspace", *"-5", "enter", "y", "z", "y", "z")

@@ -139,7 +139,11 @@ class Top(App[None]):
 
     async def _look_closely(self) -> None:
         moment, line = self._moment, self._under_cursor()
-        if moment is None or line is None or not self._detail_shown():
+        if moment is None or not self._detail_shown():
+            return
+        if line is None:
+            self._detail = None
+            self._draw_detail()
             return
         async with self._reading:
             self._detail = await asyncio.to_thread(self._source.detail, moment.scene, line.pid)

@@ -36,7 +36,7 @@ def end(one: Scored) -> Deed:
         method="End",
         process=one.id,
         question=f"End {who} now? It is asked to stop (SIGTERM). This cannot be undone.",
-        done=f"asked {who} to end",
+        done=who,  # what came of it follows, in the guard's words
         undoable=False,
     )
 
