@@ -13,6 +13,7 @@ import click
 from forestall.admin.errors import NotPermitted
 from forestall.cli import exits
 from forestall.cli.console import out, safe, styled
+from forestall.cli.scenes import plain_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,9 +46,28 @@ def needs_rights(command: Callable[P, R]) -> Callable[P, R]:
     return guarded
 
 
-def print_json(plain: Any) -> None:  # noqa: ANN401 - whatever JSON holds
-    """Print plain data; ASCII only, so that no terminal is told anything."""
-    click.echo(json.dumps(plain, indent=2))
+def print_json(plain: Any, *, as_is: frozenset[str] = frozenset()) -> None:  # noqa: ANN401
+    """Print plain data, whatever JSON holds; names in it are as harmless as on a terminal.
+
+    Args:
+        as_is: Keys of texts of our own that have lines.
+    """
+    click.echo(json.dumps(_harmless(plain, as_is), indent=2))
+
+
+def _harmless(plain: Any, as_is: frozenset[str]) -> Any:  # noqa: ANN401
+    # Escaped by JSON alone, a name would be itself again behind jq -r; and a lone surrogate,
+    # which stands for a byte that is no UTF-8, is what many readers of JSON refuse.
+    if isinstance(plain, str):
+        return plain_text(plain)
+    if isinstance(plain, dict):
+        return {
+            _harmless(key, as_is): held if key in as_is else _harmless(held, as_is)
+            for key, held in plain.items()
+        }
+    if isinstance(plain, list | tuple):
+        return [_harmless(one, as_is) for one in plain]
+    return plain
 
 
 def say(line: str, style: str = "") -> None:

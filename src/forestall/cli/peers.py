@@ -92,7 +92,8 @@ def import_(name: str, file: Path | None, write: bool, as_json: bool, root: Path
                 "lost": got.lost,
                 "notes": got.notes,
                 "written": str(path) if write else None,
-            }
+            },
+            as_is=frozenset({"settings"}),
         )
         return
     if not write:
