@@ -6,6 +6,7 @@ import os
 import stat
 from pathlib import Path
 
+import click
 import pytest
 
 from forestall.admin.adjust import GONE, write_adjust
@@ -14,6 +15,7 @@ from forestall.admin.errors import AdminError, NotPermitted
 from forestall.admin.ledger import STATE_FILE
 from forestall.admin.protect import Protector, require_rights
 from forestall.admin.subjects import Machine
+from forestall.cli.protect import _report, command
 from forestall.config.read import load
 from forestall.core.model import ProcessId, Standing
 from forestall.core.rules import DEFAULT_RULES
@@ -281,6 +283,23 @@ def test_undo_restores_exactly_what_was_there_and_nothing_else(box):
     assert (box.adj(52), outcomes[52].gone) == (588, True)
     assert box.adj(900) == 7
     assert not (box.root / STATE_FILE).exists()
+
+
+def test_what_was_done_is_told_a_line_each_and_as_json(box, capsys):
+    box.process(50, "nginx", cgroup=SYSTEM + "nginx.service")
+    box.process(51, "postgres", cgroup=SYSTEM + "postgresql.service")
+    ours = protector(box)
+    outcomes = ours.apply(ours.plan().changes)
+
+    assert {one.describe() for one in outcomes} == {
+        "nginx (50): 0 -> -294, web servers",
+        "postgres (51): 0 -> -588, databases",
+    }
+    with click.Context(command) as context, pytest.raises(click.exceptions.Exit) as done:
+        _report(context, outcomes, as_json=True)
+    assert done.value.exit_code == 0
+    told = {one["pid"]: one for one in json.loads(capsys.readouterr().out)}
+    assert (told[50]["old"], told[50]["new"], told[50]["failed"]) == (0, -294, "")
 
 
 def test_a_second_apply_keeps_what_was_there_at_first(box):

@@ -1,5 +1,6 @@
 """forestall scores on a machine of files: what is shown, hostile names, exit codes, JSON."""
 
+import itertools
 import json
 import re
 
@@ -161,6 +162,27 @@ def test_watching_lasts_as_long_as_asked_without_overrunning(scores):
 
     assert len(scenes) == 4
     assert slept == [10.0, 10.0, 10.0]
+
+
+def test_the_scripts_own_call_is_a_matter_of_two_options(scores):
+    parsed = command.make_context("scores", ["--watch", "--duration", "600", "--interval", "15"])
+    asked = {name: parsed.params[name] for name in ("duration", "interval")}
+    clock = itertools.count(step=15)
+    slept = []
+    first = scores.look(portraits_max=10)
+    looks = module._looks(
+        scores,
+        view(),
+        None,
+        first=first,
+        **asked,
+        clock=lambda: float(next(clock)),
+        sleep=slept.append,
+    )
+
+    assert asked == {"duration": 600.0, "interval": 15.0}
+    assert len(list(looks)) == 40
+    assert set(slept) == {15.0}
 
 
 def test_on_a_terminal_sentences_wrap_and_the_table_does_not(scores):
