@@ -6,7 +6,7 @@ import pytest
 
 from forestall.admin import other_imports
 from forestall.admin.commands import Done
-from forestall.admin.earlyoom_install import STATE_FILE, EarlyoomInstaller
+from forestall.admin.earlyoom_install import STATE_FILE, UNIT, EarlyoomInstaller
 from forestall.admin.earlyoom_options import (
     Wanted,
     assignments,
@@ -431,6 +431,42 @@ def test_remove_brings_back_what_was_here(box):
     assert not (box.root / STATE_FILE).exists()
     with pytest.raises(AdminError, match="not set up by forestall"):
         installer(box).remove(lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("active", "enabled", "then"),
+    [
+        (False, True, [("stop", UNIT)]),
+        (False, False, [("stop", UNIT), ("disable", UNIT)]),
+        (True, True, [("restart", UNIT)]),
+        (True, False, [("disable", UNIT), ("restart", UNIT)]),
+    ],
+)
+def test_remove_leaves_it_active_and_enabled_as_it_was(box, active, enabled, then):
+    one = installer(box)
+    one.install(lambda _: None)
+    kept = json.loads((box.root / STATE_FILE).read_text())
+    assert kept["package"] is False
+    (box.root / STATE_FILE).write_text(json.dumps(kept | {"active": active, "enabled": enabled}))
+    box.told.clear()
+
+    one.remove(lambda _: None)
+
+    told = [words[1:] for words in box.told if words[0] == "systemctl" and words[1] != "show"]
+    assert told == then
+
+
+def test_a_removal_is_told_before_it_is_done(box):
+    one = installer(box)
+    one.install(lambda _: None)
+    before = settings(box)
+    planned = [step.text for step in one.plan_removal()]
+    said = []
+
+    assert settings(box) == before
+    assert (box.root / STATE_FILE).exists()
+    one.remove(said.append)
+    assert said == planned
 
 
 def test_words_that_cannot_be_quoted_are_refused():

@@ -183,13 +183,18 @@ def install(  # noqa: PLR0913 - one parameter an option
 @command.command()
 @click.argument("name", type=click.Choice(["earlyoom"]))
 @yes
+@dry_run
 @root_folder
 @needs_rights
-def remove(name: str, yes: bool, root: Path) -> None:
+def remove(name: str, yes: bool, dry_run: bool, root: Path) -> None:
     """Take away what install set up, and bring back what was there."""
+    if dry_run:
+        for step in EarlyoomInstaller(run, root).plan_removal():
+            say(f"would {step.text}", "dim")
+        return
     require_root(f"removing {name}")
     confirm(f"Remove {name} and bring back what was there before?", yes=yes)
-    EarlyoomInstaller(run, root).remove(say)
+    EarlyoomInstaller(run, root).remove(lambda line: say(f"done: {line}"))
 
 
 def _print_peer(seen: Seen) -> None:

@@ -80,6 +80,10 @@ def command(  # noqa: PLR0913 - one parameter an option
     printed tells what holds now, and what only after a restart.
     """
     units = Units(run, root)
+    if undo and dry_run:
+        path = units.ours(name)
+        print_json({"would_remove": str(path)}) if as_json else say(f"{path} would be removed")
+        return
     if undo:
         require_root(f"removing what was written for {name}")
         path = units.undo(name)
