@@ -6,8 +6,11 @@ commands are imported: the clone may lie where nobody else may read.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -84,6 +87,29 @@ def test_looking_takes_no_right(ordinary, words):
 
     assert done.returncode in {0, 1}, done
     assert json.loads(done.stdout) is not None
+
+
+def test_a_plan_needs_nothing_that_is_roots_and_an_undo_names_it(ordinary, tmp_path):
+    """After root has applied, its ledger is there and closed to others."""
+    if os.geteuid() != 0:
+        pytest.skip("whoever wrote the ledger can read it")
+    root = Path(tempfile.mkdtemp(prefix="forestall-test-", dir="/tmp"))
+    try:
+        root.chmod(0o755)
+        (root / "proc/sys/kernel/random").mkdir(parents=True)
+        (root / "proc/sys/kernel/random/boot_id").write_text("b\n")
+        ledger = root / "var/lib/forestall/protect.json"
+        ledger.parent.mkdir(parents=True)
+        ledger.write_text('{"version": 1, "boot_id": "b", "entries": []}')
+        ledger.chmod(0o600)
+        plan = ordinary("protect", "plan", "--root", str(root))
+        undo = ordinary("protect", "undo", "--dry-run", "--root", str(root))
+    finally:
+        shutil.rmtree(root)
+
+    assert plan.returncode == 0, plan
+    assert undo.returncode == 4, undo
+    assert undo.stderr == f"forestall: reading {ledger} takes root; try sudo\n"
 
 
 @pytest.mark.parametrize("words", ["setup --dry-run --json", "peers install earlyoom --dry-run"])

@@ -340,13 +340,20 @@ def test_entries_of_another_boot_are_void(box):
     assert box.adj(50) == 588
 
 
-def test_a_damaged_ledger_is_said_and_not_guessed_at(box):
+def test_a_damaged_ledger_is_said_and_never_written_over(box):
+    box.process(50, "chrome", uid=1000)
     path = box.root / STATE_FILE
     path.parent.mkdir(parents=True)
     path.write_text('{"boot_id": "first-boot", "entries": [{"id": [1')
+    one = protector(box)
+    plan = one.plan()
 
-    with pytest.raises(AdminError, match="damaged"):
-        protector(box)
+    counting, applying = (lambda: one.count), (lambda: one.apply(plan.changes))
+    for attempt in (counting, applying, counting, one.undo, one.tick):
+        with pytest.raises(AdminError, match="damaged"):
+            attempt()
+    assert box.adj(50) == 0
+    assert path.read_text().endswith("[1")
 
 
 def test_what_was_refused_is_not_remembered_as_changed(box):

@@ -96,6 +96,10 @@ class Protector:
         """How many processes have a value of ours, as far as the ledger knows."""
         return len(self._ledger.entries)
 
+    def remembered(self) -> list[Entry]:
+        """List whom undo would give something back, as far as the ledger knows."""
+        return list(self._ledger.entries.values())
+
     def plan(self, *, only: Sequence[str] = (), heirs: bool = False) -> Plan:
         """Say what apply would do."""
         return make_plan(self._machine.subjects(), self._claims, only=only, heirs=heirs)
