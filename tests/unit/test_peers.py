@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from click.testing import CliRunner
 
 from forestall.admin import other_imports
 from forestall.admin.commands import Done
@@ -17,6 +18,7 @@ from forestall.admin.earlyoom_options import (
 )
 from forestall.admin.errors import AdminError
 from forestall.admin.peers import PEERS, kernel_settings, look, peer_of, read_here
+from forestall.cli.peers import command
 from forestall.config.conditions import render_condition
 from forestall.config.read import load_text
 from forestall.core.model import Stage
@@ -244,6 +246,27 @@ def test_a_source_with_a_line_feed_stays_a_comment():
 
     assert got.to_toml().startswith("# From earlyoom: a?b\n")
     assert "\x1b" not in got.to_toml()
+
+
+def test_what_cannot_be_read_at_all_is_no_success_and_writes_nothing(tmp_path):
+    wrong = tmp_path / "oomd.json"
+    wrong.write_text("root:x:0:0")
+    root = tmp_path / "root"
+    words = ["import", "oomd", str(wrong), "--root", str(root), "--write", "--json"]
+    told = CliRunner().invoke(command, words)
+
+    assert told.exit_code == 1
+    assert json.loads(told.output)["lost"] == [
+        "the file cannot be read: Expecting value: line 1 column 1 (char 0)"
+    ]
+    assert not root.exists()
+
+
+def test_a_machine_without_proc_is_said_and_is_no_mistake_of_ours(tmp_path):
+    told = CliRunner().invoke(command, ["--root", str(tmp_path)])
+
+    assert told.exit_code == 1
+    assert "proc/meminfo: No such file or directory" in told.output
 
 
 # Looking.

@@ -33,7 +33,10 @@ root_folder = click.option(
 
 
 def needs_rights(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn a missing right into its exit code."""
+    """Turn a missing right, and a machine that is otherwise in the way, into an exit code.
+
+    A full disk or an image without /proc is no mistake of ours, and nothing to report.
+    """
 
     @functools.wraps(command)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -42,8 +45,21 @@ def needs_rights(command: Callable[P, R]) -> Callable[P, R]:
         except NotPermitted as error:
             click.echo(f"forestall: {safe(error)}", err=True)
             raise click.exceptions.Exit(exits.KERNEL.code) from None
+        except PermissionError as error:
+            click.echo(f"forestall: {safe(_where(error))}; try sudo", err=True)
+            raise click.exceptions.Exit(exits.KERNEL.code) from None
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            click.echo(f"forestall: {safe(_where(error))}", err=True)
+            raise click.exceptions.Exit(exits.PROBLEM.code) from None
 
     return guarded
+
+
+def _where(error: OSError) -> str:
+    what = error.strerror or str(error)
+    return f"{error.filename}: {what}" if error.filename is not None else what
 
 
 def print_json(plain: Any, *, as_is: frozenset[str] = frozenset()) -> None:  # noqa: ANN401

@@ -29,6 +29,7 @@ from forestall.kernel.files import read_whole
 from forestall.kernel.parse import parse_meminfo
 
 if TYPE_CHECKING:
+    from forestall.admin.imports import Imported
     from forestall.admin.peers import KernelSetting, Seen
 
 _USUAL = Wanted()
@@ -39,6 +40,7 @@ _PEER = click.argument("name", type=click.Choice([peer.name for peer in PEERS]))
 @as_json
 @root_folder
 @click.pass_context
+@needs_rights
 def command(ctx: click.Context, as_json: bool, root: Path) -> None:
     """Show other killers: here or not, what each would do, where they would fight.
 
@@ -68,18 +70,23 @@ def command(ctx: click.Context, as_json: bool, root: Path) -> None:
 @click.option("--write", is_flag=True, help="Put it under /etc/forestall/forestall.toml.d.")
 @as_json
 @root_folder
+@click.pass_context
 @needs_rights
-def import_(name: str, file: Path | None, write: bool, as_json: bool, root: Path) -> None:
+def import_(
+    ctx: click.Context, name: str, file: Path | None, write: bool, as_json: bool, root: Path
+) -> None:
     """Print a peer's settings as ours, a line for each thing that has no place here.
 
-    Without FILE the settings it has on this machine are read.
+    Without FILE the settings it has on this machine are read. Ends with 1 when
+    nothing of it could be carried over; then nothing is written either.
     """
     peer = peer_of(name)
     got = read_file(peer, file) if file else read_here(peer, run, root)
     text = got.to_toml()
     load_text(text, source=got.source)
     path = root / DROP_IN_DIR / f"50-from-{name}.toml"
-    if write:
+    empty = not (got.triggers or got.lists or got.plain)
+    if write and not empty:
         require_root(f"writing {path}")
         write_whole(path, text)
         load(root=root)
@@ -91,14 +98,18 @@ def import_(name: str, file: Path | None, write: bool, as_json: bool, root: Path
                 "settings": text,
                 "lost": got.lost,
                 "notes": got.notes,
-                "written": str(path) if write else None,
+                "written": str(path) if write and not empty else None,
             },
             as_is=frozenset({"settings"}),
         )
-        return
-    if not write:
+    elif write and not empty:
+        _tell_written(got, path)
+    else:
         click.echo(text, nl=False)
-        return
+    ctx.exit(1 if empty else 0)
+
+
+def _tell_written(got: Imported, path: Path) -> None:
     for line in (*got.notes, *(f"not carried over: {what}" for what in got.lost)):
         say(line, "yellow")
     say(f"{path} is written; forestall reload puts it in force")

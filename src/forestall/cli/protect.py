@@ -66,6 +66,7 @@ def command() -> None:
 @_exact
 @as_json
 @root_folder
+@needs_rights
 def plan(only: tuple[str, ...], heirs: bool, exact: bool, as_json: bool, root: Path) -> None:
     """Show what apply would change, and who would inherit it."""
     made = _protector(root, exact=exact).plan(only=only, heirs=heirs)
@@ -147,6 +148,7 @@ def undo(ctx: click.Context, yes: bool, dry_run: bool, as_json: bool, root: Path
 @as_json
 @root_folder
 @click.pass_context
+@needs_rights
 def audit(ctx: click.Context, as_json: bool, root: Path) -> None:
     """Look for adjustments that do harm. Ends with 1 when there are some."""
     memory = parse_meminfo(read_whole(str(root / "proc/meminfo")))
