@@ -18,7 +18,7 @@ from forestall.admin.earlyoom_options import (
 )
 from forestall.admin.errors import AdminError
 from forestall.admin.peers import PEERS, kernel_settings, look, peer_of, read_here
-from forestall.cli.peers import command
+from forestall.cli.peers import _tell_steps, command
 from forestall.config.conditions import render_condition
 from forestall.config.read import load_text
 from forestall.core.model import Stage
@@ -260,6 +260,19 @@ def test_what_cannot_be_read_at_all_is_no_success_and_writes_nothing(tmp_path):
         "the file cannot be read: Expecting value: line 1 column 1 (char 0)"
     ]
     assert not root.exists()
+
+
+def test_steps_are_one_document_for_scripts_and_lines_for_people(box, capsys):
+    one = installer(box)
+    one.install(lambda _: None)
+    steps = [step.text for step in one.plan_removal()]
+
+    _tell_steps(steps, dry_run=True, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"steps": steps, "done": False}
+    _tell_steps(steps, dry_run=False, as_json=True)
+    assert capsys.readouterr().out == ""  # told when it is done
+    _tell_steps(steps, dry_run=True, as_json=False)
+    assert capsys.readouterr().out.splitlines() == [f"would {step}" for step in steps]
 
 
 def test_a_machine_without_proc_is_said_and_is_no_mistake_of_ours(tmp_path):

@@ -152,6 +152,7 @@ def _tell_written(got: Imported, path: Path) -> None:
 @click.option("--replace", is_flag=True, help="Turn other killers off; remove turns them on.")
 @yes
 @dry_run
+@as_json
 @root_folder
 @needs_rights
 def install(  # noqa: PLR0913 - one parameter an option
@@ -167,6 +168,7 @@ def install(  # noqa: PLR0913 - one parameter an option
     replace: bool,
     yes: bool,
     dry_run: bool,
+    as_json: bool,
     root: Path,
 ) -> None:
     """Install earlyoom by the distribution's packages, with options that it has."""
@@ -181,12 +183,15 @@ def install(  # noqa: PLR0913 - one parameter an option
     installer = EarlyoomInstaller(run, root, wanted=wanted, beside=beside, replace=replace)
     if not dry_run:
         require_root(f"setting up {name}")
-    for step in installer.plan():
-        say(f"would {step.text}" if dry_run else step.text, "dim")
+    steps = [step.text for step in installer.plan()]
+    _tell_steps(steps, dry_run=dry_run, as_json=as_json)
     if dry_run:
         return
     confirm(f"Do this to set up {name}?", yes=yes)
-    status = installer.install(lambda line: say(f"done: {line}"))
+    status = installer.install(_quiet if as_json else _tell_done)
+    if as_json:
+        print_json({"steps": steps, "done": True, "status": status}, as_is=frozenset({"status"}))
+        return
     for line in status.splitlines():
         say(line)
 
@@ -195,17 +200,40 @@ def install(  # noqa: PLR0913 - one parameter an option
 @click.argument("name", type=click.Choice(["earlyoom"]))
 @yes
 @dry_run
+@as_json
 @root_folder
 @needs_rights
-def remove(name: str, yes: bool, dry_run: bool, root: Path) -> None:
+def remove(name: str, yes: bool, dry_run: bool, as_json: bool, root: Path) -> None:
     """Take away what install set up, and bring back what was there."""
+    installer = EarlyoomInstaller(run, root)
     if dry_run:
-        for step in EarlyoomInstaller(run, root).plan_removal():
-            say(f"would {step.text}", "dim")
+        steps = [step.text for step in installer.plan_removal()]
+        _tell_steps(steps, dry_run=True, as_json=as_json)
         return
     require_root(f"removing {name}")
     confirm(f"Remove {name} and bring back what was there before?", yes=yes)
-    EarlyoomInstaller(run, root).remove(lambda line: say(f"done: {line}"))
+    steps = [step.text for step in installer.plan_removal()]
+    installer.remove(_quiet if as_json else _tell_done)
+    if as_json:
+        print_json({"steps": steps, "done": True})
+
+
+def _tell_steps(steps: list[str], *, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        # What was done is told when it is done: a script reads one document.
+        if dry_run:
+            print_json({"steps": steps, "done": False})
+        return
+    for text in steps:
+        say(f"would {text}" if dry_run else text, "dim")
+
+
+def _tell_done(line: str) -> None:
+    say(f"done: {line}")
+
+
+def _quiet(_line: str) -> None:
+    pass
 
 
 def _print_peer(seen: Seen) -> None:
