@@ -125,15 +125,15 @@ def oom_kills():
 
 
 HOG = """
-import os, time
+import os, select, signal
 for _ in range(LEAVES):
     if os.fork() == 0:
         held = []
         while True:
             held.append(bytearray(b"x") * (1 << 20))
-            time.sleep(0.02)
+            select.select([], [], [], 0.02)
 os.wait()
-time.sleep(1000)
+signal.pause()
 """.replace("LEAVES", str(LEAVES))
 DEMO = """[Service]
 ExecStart=/bin/sleep infinity
