@@ -34,7 +34,7 @@ from forestall.config.trust import check
 from forestall.inspect.killers import UNITS, killer_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from forestall.admin.systemd import Systemd
 
@@ -239,12 +239,13 @@ class Installer:
         if purge:
             self._remove_folder("/etc/forestall")
             self._remove_folder(STATE_FOLDER)
-        self._leave_folders(manifest)
+        self._leave_our_folders()
         if self._use_systemd:
             self._systemd.do("daemon-reload")
             self._enable_again(manifest)
         # Last: while it is there, a second try knows what is left to do.
         self._remove_folder(self._wish.prefix)
+        self._leave(reversed(manifest.folders))
 
     # Checks.
 
@@ -278,6 +279,7 @@ class Installer:
         """Build the copy beside, then swap: a running guard never sees half of one."""
         prefix = self._at(self._wish.prefix)
         fresh, old = prefix.with_name(prefix.name + ".new"), prefix.with_name(prefix.name + ".old")
+        self._note_new_folders(manifest, self._wish.prefix)
         prefix.parent.mkdir(parents=True, exist_ok=True)
         for left_over in (fresh, old):
             shutil.rmtree(left_over, ignore_errors=True)
@@ -299,8 +301,7 @@ class Installer:
         if target.exists() and path not in manifest.files:
             raise AdminError(f"{path} exists and is not ours; move it away first")
         manifest.files[path] = digest
-        new = [str(parent) for parent in Path(path).parents if not self._at(str(parent)).exists()]
-        manifest.folders = [*manifest.folders, *reversed(new)]
+        self._note_new_folders(manifest, path)
         self._save(manifest)
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = target.with_name(target.name + ".forestall-new")
@@ -309,6 +310,10 @@ class Installer:
         beside.rename(target)
         if not quiet:
             self._say(path)
+
+    def _note_new_folders(self, manifest: Manifest, path: str) -> None:
+        new = [str(parent) for parent in Path(path).parents if not self._at(str(parent)).exists()]
+        manifest.folders = [*manifest.folders, *reversed(new)]
 
     def _save(self, manifest: Manifest) -> None:
         (self._at(self._wish.prefix) / MANIFEST).write_text(manifest.to_json())
@@ -357,18 +362,25 @@ class Installer:
             shutil.rmtree(target)
             self._say(f"{path} is removed")
 
-    def _leave_folders(self, manifest: Manifest) -> None:
+    def _leave_our_folders(self) -> None:
         """Remove our folders where nothing of anybody's is left in them."""
-        ours = ("/etc/forestall/forestall.toml.d", "/etc/forestall", STATE_FOLDER)
-        for path in (*ours, *reversed(manifest.folders)):
+        for path in self._leave(
+            ("/etc/forestall/forestall.toml.d", "/etc/forestall", STATE_FOLDER)
+        ):
+            self._say(f"{path} is not empty and stays; --purge removes it")
+
+    def _leave(self, paths: Iterable[str]) -> list[str]:
+        """Remove folders that are empty; returns those that are not."""
+        stay = []
+        for path in paths:
             target = self._at(path)
             if target.is_symlink() or not target.is_dir():
                 continue
             try:
                 target.rmdir()
             except OSError:
-                if path in ours:
-                    self._say(f"{path} is not empty and stays; --purge removes it")
+                stay.append(path)
+        return stay
 
 
 def _digest(raw: bytes) -> str:
