@@ -71,10 +71,11 @@ def with_psutil(*, own_swap):
             with open(f"{folder}/cgroup") as file:  # noqa: PTH123
                 info["cgroup"] = file.read().rpartition(":")[2].strip()
             if own_swap:
-                with open(f"{folder}/status") as file:  # noqa: PTH123
+                # Bytes: a name in it may be anything, and breaks whoever reads text.
+                with open(f"{folder}/status", "rb") as file:  # noqa: PTH123
                     for line in file:
-                        if line.startswith(("RssAnon:", "VmPTE:", "VmSwap:")):
-                            name, _, size = line.partition(":")
+                        if line.startswith((b"RssAnon:", b"VmPTE:", b"VmSwap:")):
+                            name, _, size = line.partition(b":")
                             info[name] = int(size.split()[0]) * 1024
         except OSError:
             continue

@@ -99,6 +99,11 @@ class FakeSystemd:
 
     do_start = do_restart
 
+    def do_stop(self, *words):
+        for unit in words:
+            self.units.setdefault(unit, {})["ActiveState"] = "inactive"
+        return Done(status=0)
+
     def do_status(self, *words):
         return Done(status=0, out="active (running)\n")
 

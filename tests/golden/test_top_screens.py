@@ -15,7 +15,7 @@ pytest.importorskip("textual")
 from forestall.control.errors import Refused, Unreachable
 from forestall.core.rules import DEFAULT_RULES
 from forestall.inspect.scores import Scores
-from forestall.tui.app import Top
+from forestall.tui.app import KEYS, SAID_LOOKS, Top
 from forestall.tui.source import Machine
 from tests.fakes.proc import GIB_KIB
 from tests.fakes.scored import FakeScores
@@ -167,6 +167,14 @@ def test_without_a_guard_it_is_read_only_and_says_so(machine):
     assert "(its rules)" in shown
 
 
+def test_a_message_makes_room_for_the_keys_after_a_while(machine):
+    soon = driven(machine, ("e", *"r" * SAID_LOOKS))
+    later = driven(machine, ("e", *"r" * (SAID_LOOKS + 1)))
+
+    assert "Read-only" in soon.splitlines()[-1]
+    assert later.splitlines()[-1] == KEYS
+
+
 def test_an_ordinary_user_only_reads(machine):
     guard = Guard()
     shown = driven(machine, ("e", "f"), guard=guard, uid=1000)
@@ -198,6 +206,17 @@ def test_ending_names_the_process_and_cannot_be_undone(machine):
     assert "There is nothing to undo." in shown
 
 
+def test_what_came_of_an_end_is_told_and_whoever_is_gone_leaves_the_details(machine):
+    def goes():
+        machine.remove(31)
+
+    keys = ("slash", *"31m", "enter", "e", "y", goes)
+    shown = driven(machine, keys, guard=Guard())
+
+    assert "\\x1b[31m[b]\\xff (31): asked to end." in shown
+    assert "No such process any more." in shown
+
+
 def test_an_adjustment_is_written_and_undone(machine):
     guard = Guard()
     keys = ("a", "backspace", *"-5", "enter", "y", "z", "y", "z")
@@ -206,6 +225,40 @@ def test_an_adjustment_is_written_and_undone(machine):
     same = {"pid": 20, "start_ticks": 200}
     assert guard.asked == [("SetAdj", same | {"adj": -5}), ("SetAdj", same | {"adj": 0})]
     assert "There is nothing to undo." in shown
+
+
+def test_a_number_that_was_typed_is_no_filter(machine):
+    shown = driven(machine, ("a", "backspace", *"21", "enter", "n"), guard=Guard())
+
+    assert "filter" not in shown.splitlines()[-1]
+    assert "database" in shown
+
+
+def test_an_ordinary_user_is_told_that_raising_is_for_good(machine):
+    guard = Guard(only_uid=1000)
+    shown = driven(machine, ("a", "backspace", *"21", "enter"), guard=guard, uid=1000)
+
+    assert "Only root can lower it again." in shown
+
+
+def test_an_undo_that_is_refused_does_not_bar_the_way_to_the_others(machine):
+    guard = Guard()
+
+    def refuse():
+        guard.refuse = "org.forestall.Guard.NotAllowed"
+
+    def permit():
+        guard.refuse = None
+
+    keys = ("p", "y", "a", "backspace", *"21", "enter", "y", refuse, "z", "y", permit, "z", "y")
+    driven(machine, keys, guard=guard)
+
+    assert [(method, list(parameters.values())[2]) for method, parameters in guard.asked] == [
+        ("SetStanding", "never"),
+        ("SetAdj", 21),
+        ("SetAdj", 0),
+        ("SetStanding", None),
+    ]
 
 
 def test_protection_and_preference_are_undone_one_after_the_other(machine):

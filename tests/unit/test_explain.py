@@ -138,3 +138,21 @@ def test_exit_codes(pid, code, capsys):
 def test_init_of_this_machine_can_be_explained(capsys):
     assert main.run(["explain", "1"]) == 0
     assert "The guard" in capsys.readouterr().out
+
+
+def test_a_guard_of_one_user_leaves_the_others_alone_and_says_so(machine):
+    machine.scored(20, comm="database", anon_kib=6 * GIB_KIB, start=200, uid=0)
+    scores = Scores(DEFAULT_RULES, root=str(machine.root), spare=frozenset(), rank=True)
+    scene = scores.look(portraits_max=None, status={"guard": {"only_uid": 1000}})
+    found = explain(scores, scene, 20)
+    scores.close()
+
+    assert found.guard_place is None
+    assert found.guard_words == "it looks after processes of uid 1000 alone, and this is not one"
+
+
+def test_the_score_in_the_table_is_the_one_of_the_formula(ask, machine):
+    machine.scored(77, comm="odd", anon_kib=48_000)
+    found, _scene = ask(77)
+
+    assert found.scored.points == found.formula.points == 2

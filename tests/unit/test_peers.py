@@ -3,10 +3,11 @@
 import json
 
 import pytest
+from click.testing import CliRunner
 
 from forestall.admin import other_imports
 from forestall.admin.commands import Done
-from forestall.admin.earlyoom_install import STATE_FILE, EarlyoomInstaller
+from forestall.admin.earlyoom_install import STATE_FILE, UNIT, EarlyoomInstaller
 from forestall.admin.earlyoom_options import (
     Wanted,
     assignments,
@@ -17,6 +18,7 @@ from forestall.admin.earlyoom_options import (
 )
 from forestall.admin.errors import AdminError
 from forestall.admin.peers import PEERS, kernel_settings, look, peer_of, read_here
+from forestall.cli.peers import _tell_steps, command
 from forestall.config.conditions import render_condition
 from forestall.config.read import load_text
 from forestall.core.model import Stage
@@ -246,6 +248,40 @@ def test_a_source_with_a_line_feed_stays_a_comment():
     assert "\x1b" not in got.to_toml()
 
 
+def test_what_cannot_be_read_at_all_is_no_success_and_writes_nothing(tmp_path):
+    wrong = tmp_path / "oomd.json"
+    wrong.write_text("root:x:0:0")
+    root = tmp_path / "root"
+    words = ["import", "oomd", str(wrong), "--root", str(root), "--write", "--json"]
+    told = CliRunner().invoke(command, words)
+
+    assert told.exit_code == 1
+    assert json.loads(told.output)["lost"] == [
+        "the file cannot be read: Expecting value: line 1 column 1 (char 0)"
+    ]
+    assert not root.exists()
+
+
+def test_steps_are_one_document_for_scripts_and_lines_for_people(box, capsys):
+    one = installer(box)
+    one.install(lambda _: None)
+    steps = [step.text for step in one.plan_removal()]
+
+    _tell_steps(steps, dry_run=True, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"steps": steps, "done": False}
+    _tell_steps(steps, dry_run=False, as_json=True)
+    assert capsys.readouterr().out == ""  # told when it is done
+    _tell_steps(steps, dry_run=True, as_json=False)
+    assert capsys.readouterr().out.splitlines() == [f"would {step}" for step in steps]
+
+
+def test_a_machine_without_proc_is_said_and_is_no_mistake_of_ours(tmp_path):
+    told = CliRunner().invoke(command, ["--root", str(tmp_path)])
+
+    assert told.exit_code == 1
+    assert "proc/meminfo: No such file or directory" in told.output
+
+
 # Looking.
 
 
@@ -431,6 +467,42 @@ def test_remove_brings_back_what_was_here(box):
     assert not (box.root / STATE_FILE).exists()
     with pytest.raises(AdminError, match="not set up by forestall"):
         installer(box).remove(lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("active", "enabled", "then"),
+    [
+        (False, True, [("stop", UNIT)]),
+        (False, False, [("stop", UNIT), ("disable", UNIT)]),
+        (True, True, [("restart", UNIT)]),
+        (True, False, [("disable", UNIT), ("restart", UNIT)]),
+    ],
+)
+def test_remove_leaves_it_active_and_enabled_as_it_was(box, active, enabled, then):
+    one = installer(box)
+    one.install(lambda _: None)
+    kept = json.loads((box.root / STATE_FILE).read_text())
+    assert kept["package"] is False
+    (box.root / STATE_FILE).write_text(json.dumps(kept | {"active": active, "enabled": enabled}))
+    box.told.clear()
+
+    one.remove(lambda _: None)
+
+    told = [words[1:] for words in box.told if words[0] == "systemctl" and words[1] != "show"]
+    assert told == then
+
+
+def test_a_removal_is_told_before_it_is_done(box):
+    one = installer(box)
+    one.install(lambda _: None)
+    before = settings(box)
+    planned = [step.text for step in one.plan_removal()]
+    said = []
+
+    assert settings(box) == before
+    assert (box.root / STATE_FILE).exists()
+    one.remove(said.append)
+    assert said == planned
 
 
 def test_words_that_cannot_be_quoted_are_refused():

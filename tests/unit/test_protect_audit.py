@@ -6,8 +6,10 @@ import pytest
 from click.testing import CliRunner
 
 from forestall.admin.audit import audit, badness
+from forestall.admin.protect import Protector
 from forestall.admin.subjects import Machine
 from forestall.cli.protect import command
+from forestall.core.rules import DEFAULT_RULES
 from forestall.core.units import GIB, MIB
 from tests.fakes.machine import FakeMachine
 
@@ -158,6 +160,20 @@ def test_a_dry_apply_needs_no_right_and_changes_nothing(box):
     told = run(box, "apply", "--dry-run")
 
     assert (told.exit_code, box.adj(50)) == (0, 0)
+
+
+def test_an_undo_is_told_before_it_is_done_and_takes_no_right(box):
+    box.process(50, "nginx", cgroup="/system.slice/nginx.service")
+    ours = Protector(DEFAULT_RULES.victim_rules, root=box.root)
+    ours.apply(ours.plan().changes)
+
+    told = run(box, "undo", "--dry-run")
+    as_json = json.loads(run(box, "undo", "--dry-run", "--json").output)
+
+    assert told.exit_code == 0
+    assert "nginx (50): -294 -> 0, web servers\n1 to give back" in told.output
+    assert [(one["pid"], one["old"], one["new"]) for one in as_json] == [(50, 0, -294)]
+    assert box.adj(50) == -294
 
 
 def test_hostile_names_stay_harmless(box):

@@ -6,6 +6,7 @@ import os
 import stat
 from pathlib import Path
 
+import click
 import pytest
 
 from forestall.admin.adjust import GONE, write_adjust
@@ -14,6 +15,7 @@ from forestall.admin.errors import AdminError, NotPermitted
 from forestall.admin.ledger import STATE_FILE
 from forestall.admin.protect import Protector, require_rights
 from forestall.admin.subjects import Machine
+from forestall.cli.protect import _report, command
 from forestall.config.read import load
 from forestall.core.model import ProcessId, Standing
 from forestall.core.rules import DEFAULT_RULES
@@ -283,6 +285,23 @@ def test_undo_restores_exactly_what_was_there_and_nothing_else(box):
     assert not (box.root / STATE_FILE).exists()
 
 
+def test_what_was_done_is_told_a_line_each_and_as_json(box, capsys):
+    box.process(50, "nginx", cgroup=SYSTEM + "nginx.service")
+    box.process(51, "postgres", cgroup=SYSTEM + "postgresql.service")
+    ours = protector(box)
+    outcomes = ours.apply(ours.plan().changes)
+
+    assert {one.describe() for one in outcomes} == {
+        "nginx (50): 0 -> -294, web servers",
+        "postgres (51): 0 -> -588, databases",
+    }
+    with click.Context(command) as context, pytest.raises(click.exceptions.Exit) as done:
+        _report(context, outcomes, as_json=True)
+    assert done.value.exit_code == 0
+    told = {one["pid"]: one for one in json.loads(capsys.readouterr().out)}
+    assert (told[50]["old"], told[50]["new"], told[50]["failed"]) == (0, -294, "")
+
+
 def test_a_second_apply_keeps_what_was_there_at_first(box):
     box.process(50, "chrome", uid=1000, adj=300)
     one = protector(box)
@@ -321,13 +340,20 @@ def test_entries_of_another_boot_are_void(box):
     assert box.adj(50) == 588
 
 
-def test_a_damaged_ledger_is_said_and_not_guessed_at(box):
+def test_a_damaged_ledger_is_said_and_never_written_over(box):
+    box.process(50, "chrome", uid=1000)
     path = box.root / STATE_FILE
     path.parent.mkdir(parents=True)
     path.write_text('{"boot_id": "first-boot", "entries": [{"id": [1')
+    one = protector(box)
+    plan = one.plan()
 
-    with pytest.raises(AdminError, match="damaged"):
-        protector(box)
+    counting, applying = (lambda: one.count), (lambda: one.apply(plan.changes))
+    for attempt in (counting, applying, counting, one.undo, one.tick):
+        with pytest.raises(AdminError, match="damaged"):
+            attempt()
+    assert box.adj(50) == 0
+    assert path.read_text().endswith("[1")
 
 
 def test_what_was_refused_is_not_remembered_as_changed(box):

@@ -1,9 +1,12 @@
 """forestall scores on a machine of files: what is shown, hostile names, exit codes, JSON."""
 
+import itertools
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from forestall.cli import scores as module
 from forestall.cli.scores import View, command
@@ -159,6 +162,41 @@ def test_watching_lasts_as_long_as_asked_without_overrunning(scores):
 
     assert len(scenes) == 4
     assert slept == [10.0, 10.0, 10.0]
+
+
+def test_the_scripts_own_call_is_a_matter_of_two_options(scores):
+    parsed = command.make_context("scores", ["--watch", "--duration", "600", "--interval", "15"])
+    asked = {name: parsed.params[name] for name in ("duration", "interval")}
+    clock = itertools.count(step=15)
+    slept = []
+    first = scores.look(portraits_max=10)
+    looks = module._looks(
+        scores,
+        view(),
+        None,
+        first=first,
+        **asked,
+        clock=lambda: float(next(clock)),
+        sleep=slept.append,
+    )
+
+    assert asked == {"duration": 600.0, "interval": 15.0}
+    assert len(list(looks)) == 40
+    assert set(slept) == {15.0}
+
+
+def test_on_a_terminal_sentences_wrap_and_the_table_does_not(scores):
+    terminal = Console(force_terminal=True, width=60, height=40, no_color=True, soft_wrap=True)
+    looks = iter([scores.look(portraits_max=10), scores.look(portraits_max=10)])
+    with terminal.capture() as captured:
+        module._follow(looks, view(), terminal, as_json=False)
+
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", captured.get()).replace("\r", "")
+    assert re.match(r"\[\d\d:\d\d:\d\d\]\n", shown)
+    rows = [line for line in shown.splitlines() if "database" in line and "375" in line]
+    assert rows
+    assert max(len(row) for row in rows) <= 60
+    assert "knowing less)" in " ".join(shown.split())
 
 
 def test_the_defaults_are_the_seeds():

@@ -353,3 +353,17 @@ def test_what_people_told_the_guard_counts_here_too(machine, scores):
 
     assert (row.standing.value, row.rule) == ("never", "asked for by uid 0")
     assert scores.ranking.choose().pid == 21
+
+
+def test_a_guard_of_one_user_is_compared_within_its_own_processes(machine, scores):
+    machine.scored(20, comm="database", anon_kib=6 * GIB_KIB, start=200, uid=0)
+    status = {"next_to_go": None, "guard": {"only_uid": 1000}}
+    scene = scores.look(portraits_max=None, status=status)
+
+    assert scores.ranking.row_of(20) is None
+    assert scores.ranking.choose().pid == 21
+    said = {"next_to_go": {"pid": 21, "start_ticks": 100, "name": "editor", "why": "told"}}
+    scene = scores.look(portraits_max=None, status=status | said)
+    assert scene.difference == (
+        "They differ: this guard looks after uid 1000 alone, and database is another's."
+    )

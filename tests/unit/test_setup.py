@@ -185,6 +185,14 @@ def test_the_command_asks_nothing_where_nobody_can_answer(tmp_path):
     assert "0 processes to change now" in shown.output
 
 
+def test_a_choice_that_is_none_says_which_there_are(tmp_path):
+    FakeMachine(tmp_path)
+    wrong = CliRunner().invoke(command, ["--root", str(tmp_path), "--dry-run", "--guard", "6"])
+
+    assert wrong.exit_code == exits.USAGE.code
+    assert all(name in wrong.output for name in ("forestall", "earlyoom", "none"))
+
+
 # The service that follows.
 
 

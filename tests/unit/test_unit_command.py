@@ -63,6 +63,16 @@ def test_undo_takes_away_what_was_written_and_no_more(box):
         one.undo("mysql")
 
 
+def test_an_undo_is_told_before_it_is_done(box):
+    one = units(box)
+    one.apply(one.plan("mysql", {"OOMScoreAdjust": "-500"}))
+
+    assert one.ours("mysql") == at(box, "mysql.service")
+    assert at(box, "mysql.service").exists()
+    assert one.undo("mysql") == at(box, "mysql.service")
+    assert not at(box, "mysql.service").exists()
+
+
 def test_a_second_call_adds_to_the_first(box):
     one = units(box)
     one.apply(one.plan("mysql", {"OOMScoreAdjust": "-500"}))

@@ -134,36 +134,47 @@ class EarlyoomInstaller:
             say(step.text)
         return self._run("systemctl", "status", "--no-pager", "--lines", "5", UNIT).out
 
-    def remove(self, say: Callable[[str], None]) -> None:
-        """Take it away and bring back what was here.
+    def plan_removal(self) -> list[Step]:
+        """Say what remove would do, in order.
 
-        Raises: AdminError when it was not installed by us; OSError.
+        Raises: AdminError when it was not installed by us.
         """
         kept = self._kept()
         if kept is None:
             raise AdminError(
                 f"earlyoom was not set up by forestall; systemctl disable --now {UNIT} turns it off"
             )
-        if not (kept.active and not kept.package):
-            self._systemctl("disable", "--now", UNIT)
-            say(f"{UNIT} is disabled")
+        steps = []
+        if kept.package or not kept.active:
+            steps.append(self._do(f"stop {UNIT}", "stop", UNIT))
+        if kept.package or not kept.enabled:
+            steps.append(self._do(f"disable {UNIT}", "disable", UNIT))
         path = self._root / kept.path.lstrip("/")
-        if kept.text is None:
-            path.unlink(missing_ok=True)
-            say(f"{kept.path} is removed")
+        text = kept.text
+        if text is None:
+            steps.append(Step(f"remove {kept.path}", lambda: path.unlink(missing_ok=True)))
         else:
-            write_whole(path, kept.text)
-            say(f"{kept.path} is as it was")
+            steps.append(
+                Step(f"write {kept.path} as it was", lambda: write_whole(path, text)),
+            )
         if kept.package:
             words = next(row[2] for row in MANAGERS if self._which(row[0]))
-            self._package(words)
-            say(" ".join(words))
+            steps.append(Step(" ".join(words), _later(self._package, words)))
         elif kept.active:
-            self._systemctl("restart", UNIT)
-        for unit in kept.disabled:
-            self._systemctl("enable", "--now", unit)
-            say(f"{unit} is enabled again")
-        (self._root / STATE_FILE).unlink()
+            steps.append(self._do(f"restart {UNIT}", "restart", UNIT))
+        steps += [
+            self._do(f"enable {unit} again", "enable", "--now", unit) for unit in kept.disabled
+        ]
+        return [*steps, Step("forget what was here before", (self._root / STATE_FILE).unlink)]
+
+    def remove(self, say: Callable[[str], None]) -> None:
+        """Take it away and bring back what was here.
+
+        Raises: AdminError when it was not installed by us; OSError.
+        """
+        for step in self.plan_removal():
+            step.perform()
+            say(step.text)
 
     # Looking.
 
@@ -246,6 +257,9 @@ class EarlyoomInstaller:
         state = properties(self._run, UNIT, "ActiveState").get("ActiveState")
         if state not in {"active", "activating"}:
             raise AdminError(f"{UNIT} is {state}; systemctl status {UNIT} says why")
+
+    def _do(self, text: str, *words: str) -> Step:
+        return Step(text, lambda: self._systemctl(*words))
 
     def _systemctl(self, *words: str) -> None:
         must(self._run("systemctl", *words), ("systemctl", *words))

@@ -25,6 +25,7 @@ from forestall.admin.herald_unit import (
     render_agent_unit,
     render_herald_unit,
 )
+from forestall.admin.rights import require_root
 from forestall.admin.secrets_unit import (
     IMPORTS_SINCE,
     SECRETS_FILE,
@@ -47,7 +48,7 @@ from forestall.config.trust import check
 from forestall.inspect.killers import UNITS, killer_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from forestall.admin.systemd import Systemd
 
@@ -150,6 +151,7 @@ class Installer:
         version: Of systemd here, None if unknown.
         documents: Manual pages and the like, text by place. They are made from the command
             line, which is a floor above.
+        effective_uid: Who we are.
     """
 
     def __init__(
@@ -161,10 +163,12 @@ class Installer:
         find: Callable[[], dict[str, Path]] = packages,
         version: Callable[[], int | None] = systemd_version,
         documents: Mapping[str, str] | None = None,
+        effective_uid: Callable[[], int] = os.geteuid,
     ) -> None:
         self._find = find
         self._version = version
         self._documents = documents or {}
+        self._effective_uid = effective_uid
         self._wish = wish
         self._systemd = systemd
         self._say = say
@@ -172,13 +176,16 @@ class Installer:
         self._use_systemd = self._real and systemd.present()
         self._rivals: list[str] | None = None
 
-    def check(self) -> list[str]:
+    def check(self, *, only_looking: bool = False) -> list[str]:
         """Look whether it can be done; returns the active killers that stand in the way.
 
-        Raises: AdminError with what is in the way; ConfigError for wrong settings.
+        Args:
+            only_looking: Somebody wants to know what would be done, which takes no right.
+
+        Raises: NotPermitted; AdminError with what is in the way; ConfigError for wrong settings.
         """
-        if self._real and os.geteuid() != 0:
-            raise AdminError("installing a service takes root; try sudo")
+        if self._real and not only_looking:
+            require_root("installing a service", effective_uid=self._effective_uid)
         if not self._wish.prefix.startswith("/") or self._wish.prefix.count("/") < 2:
             raise AdminError("the prefix must be a folder of its own, such as " + PREFIX)
         self._check_prefix()
@@ -247,15 +254,15 @@ class Installer:
 
         Raises: AdminError without an installation; OSError.
         """
-        if self._real and os.geteuid() != 0:
-            raise AdminError("uninstalling takes root; try sudo")
         manifest = self._known_manifest()
         if manifest is None:
             # What an uninstall without purge has left can still be purged.
             if purge and any(self._at(path).exists() for path in KEPT_FOLDERS):
+                self._must_be_root()
                 self._purge()
                 return
             raise AdminError(f"there is no installation at {self._wish.prefix}")
+        self._must_be_root()
         if self._use_systemd and self._at(UNIT_FILE).exists():
             self._systemd.do("disable", "--now", UNIT_NAME)
         if self._use_systemd and self._at(HERALD_FILE).exists():
@@ -264,14 +271,19 @@ class Installer:
             self._remove_file(path, digest, purge=purge)
         if purge:
             self._purge()
-        self._leave_folders(manifest)
+        self._leave_our_folders()
         if self._use_systemd:
             self._systemd.do("daemon-reload")
             self._enable_again(manifest)
         # Last: while it is there, a second try knows what is left to do.
         self._remove_folder(self._wish.prefix)
+        self._leave(reversed(manifest.folders))
 
     # Checks.
+
+    def _must_be_root(self) -> None:
+        if self._real:
+            require_root("uninstalling", effective_uid=self._effective_uid)
 
     def _check_prefix(self) -> None:
         prefix = self._at(self._wish.prefix)
@@ -303,6 +315,7 @@ class Installer:
         """Build the copy beside, then swap: a running guard never sees half of one."""
         prefix = self._at(self._wish.prefix)
         fresh, old = prefix.with_name(prefix.name + ".new"), prefix.with_name(prefix.name + ".old")
+        self._note_new_folders(manifest, self._wish.prefix)
         prefix.parent.mkdir(parents=True, exist_ok=True)
         for left_over in (fresh, old):
             shutil.rmtree(left_over, ignore_errors=True)
@@ -324,8 +337,7 @@ class Installer:
         if target.exists() and path not in manifest.files:
             raise AdminError(f"{path} exists and is not ours; move it away first")
         manifest.files[path] = digest
-        new = [str(parent) for parent in Path(path).parents if not self._at(str(parent)).exists()]
-        manifest.folders = [*manifest.folders, *reversed(new)]
+        self._note_new_folders(manifest, path)
         self._save(manifest)
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = target.with_name(target.name + ".forestall-new")
@@ -369,6 +381,10 @@ class Installer:
         if path in manifest.files:
             self._remove_file(path, manifest.files.pop(path), purge=False)
             self._save(manifest)
+
+    def _note_new_folders(self, manifest: Manifest, path: str) -> None:
+        new = [str(parent) for parent in Path(path).parents if not self._at(str(parent)).exists()]
+        manifest.folders = [*manifest.folders, *reversed(new)]
 
     def _save(self, manifest: Manifest) -> None:
         (self._at(self._wish.prefix) / MANIFEST).write_text(manifest.to_json())
@@ -422,18 +438,10 @@ class Installer:
             self._remove_folder(path)
         self._remove_dead_links()
 
-    def _leave_folders(self, manifest: Manifest) -> None:
+    def _leave_our_folders(self) -> None:
         """Remove our folders where nothing of anybody's is left in them."""
-        ours = (*KEPT_FOLDERS, GRANT_FOLDER, SECRETS_FOLDER)
-        for path in dict.fromkeys((*ours, *reversed(manifest.folders))):
-            target = self._at(path)
-            if target.is_symlink() or not target.is_dir():
-                continue
-            try:
-                target.rmdir()
-            except OSError:
-                if path in ours:
-                    self._say(f"{path} is not empty and stays; uninstall --purge removes it")
+        for path in self._leave((*KEPT_FOLDERS, GRANT_FOLDER, SECRETS_FOLDER)):
+            self._say(f"{path} is not empty and stays; uninstall --purge removes it")
         self._remove_dead_links()
 
     def _remove_dead_links(self) -> None:
@@ -441,6 +449,19 @@ class Installer:
             link = self._at(path)
             if link.is_symlink() and not link.exists():
                 link.unlink()
+
+    def _leave(self, paths: Iterable[str]) -> list[str]:
+        """Remove folders that are empty; returns those that are not."""
+        stay = []
+        for path in paths:
+            target = self._at(path)
+            if target.is_symlink() or not target.is_dir():
+                continue
+            try:
+                target.rmdir()
+            except OSError:
+                stay.append(path)
+        return stay
 
 
 def _digest(raw: bytes) -> str:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forestall.admin.errors import AdminError
+from forestall.admin.errors import AdminError, NotPermitted
 from forestall.admin.files import read_text, write_whole
 from forestall.core.model import ProcessId
 
@@ -40,31 +40,50 @@ class Entry:
 
 
 class Ledger:
-    """The entries by process, kept in a file.
-
-    Raises: AdminError for a damaged file.
-    """
+    """The entries by process, kept in a file that is for root; read when they are asked for."""
 
     def __init__(self, root: Path) -> None:
         self._path = root / STATE_FILE
         self._boot = (read_text(root / BOOT_ID) or "").strip()
-        self.entries: dict[ProcessId, Entry] = {}
-        self.load()
+        self._entries: dict[ProcessId, Entry] | None = None
+
+    @property
+    def entries(self) -> dict[ProcessId, Entry]:
+        """Return the entries.
+
+        Raises: AdminError for a damaged file; NotPermitted.
+        """
+        if self._entries is None:
+            self.load()
+        assert self._entries is not None
+        return self._entries
+
+    @entries.setter
+    def entries(self, entries: dict[ProcessId, Entry]) -> None:
+        self._entries = entries
 
     def load(self) -> None:
-        """Read the file again: another of us may have written it."""
-        text = read_text(self._path)
-        self.entries = {}
-        if text is None:
-            return
+        """Read the file again: another of us may have written it.
+
+        Raises: AdminError for a damaged file; NotPermitted.
+        """
         try:
-            held: dict[str, Any] = json.loads(text)
-            if held["boot_id"] == self._boot:
-                self.entries = {entry.id: entry for entry in map(_entry, held["entries"])}
-        except (ValueError, KeyError, TypeError) as error:
-            raise AdminError(
-                f"{self._path} is damaged ({error}); what it held cannot be undone: remove it"
-            ) from None
+            text = read_text(self._path)
+        except PermissionError:
+            raise NotPermitted(f"reading {self._path} takes root; try sudo") from None
+        # Nothing is remembered of what could not be read, or it would be written over.
+        self._entries = None
+        entries: dict[ProcessId, Entry] = {}
+        if text is not None:
+            try:
+                held: dict[str, Any] = json.loads(text)
+                if held["boot_id"] == self._boot:
+                    entries = {entry.id: entry for entry in map(_entry, held["entries"])}
+            except (ValueError, KeyError, TypeError) as error:
+                raise AdminError(
+                    f"{self._path} is damaged ({error}); what it held cannot be undone: remove it"
+                ) from None
+        self._entries = entries
 
     def save(self) -> None:
         """Write the file; without entries there is none.

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from forestall.admin.adjust import GONE, write_adjust
 from forestall.admin.claims import Claims
-from forestall.admin.errors import NotPermitted
 from forestall.admin.ledger import Entry, Ledger
 from forestall.admin.plan import Change, Plan, ancestors, change_of, has_enough, make_plan
+from forestall.admin.rights import require_root
 from forestall.admin.subjects import Machine, Subject
 from forestall.kernel.errors import KernelError
 from forestall.kernel.features import CAPABILITIES
@@ -95,6 +95,10 @@ class Protector:
     def count(self) -> int:
         """How many processes have a value of ours, as far as the ledger knows."""
         return len(self._ledger.entries)
+
+    def remembered(self) -> list[Entry]:
+        """List whom undo would give something back, as far as the ledger knows."""
+        return list(self._ledger.entries.values())
 
     def plan(self, *, only: Sequence[str] = (), heirs: bool = False) -> Plan:
         """Say what apply would do."""
@@ -280,8 +284,7 @@ def require_rights(
 
     Raises: NotPermitted naming what is missing.
     """
-    if effective_uid() != 0:
-        raise NotPermitted("changing oom_score_adj of others takes root; try sudo")
+    require_root("changing oom_score_adj of others", effective_uid=effective_uid)
     try:
         held = parse_status(read_whole(str(root / "proc/self/status"))).effective_capabilities
     except (OSError, KernelError):

@@ -143,6 +143,15 @@ class Units:
 
         Raises: AdminError when there is none, or it was changed by hand.
         """
+        path = self.ours(name)
+        self._put_back(path, None)
+        return path
+
+    def ours(self, name: str) -> Path:
+        """Find our file; it may lie under a name that the unit had before.
+
+        Raises: AdminError when there is none, or it was changed by hand.
+        """
         unit = self._full_name(name)
         paths = [self._path(unit)]
         known = properties(self._run, unit, "Id").get("Id", "") if "@." not in unit else ""
@@ -152,7 +161,6 @@ class Units:
             raise AdminError(f"{paths[0]} is not there: nothing of ours to undo")
         if directives.parse(read_text(path) or "") is None:
             raise AdminError(f"{path} was changed by hand; remove it yourself")
-        self._put_back(path, None)
         return path
 
     # Finding and checking.

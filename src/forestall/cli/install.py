@@ -9,6 +9,7 @@ import click
 from forestall.admin.install import Installer, Wish
 from forestall.admin.systemd import Systemctl
 from forestall.admin.unit_file import PREFIX
+from forestall.cli.changing import needs_rights
 from forestall.cli.console import out, safe
 from forestall.cli.documents import documents
 
@@ -25,6 +26,7 @@ from forestall.cli.documents import documents
 @click.option("--no-start", is_flag=True, help="Write everything, but enable and start nothing.")
 @click.option("--beside", is_flag=True, help="Install although another killer is active.")
 @click.option("--replace", is_flag=True, help="Disable other killers; uninstall brings them back.")
+@needs_rights
 def command(
     yes: bool, prefix: str, root: Path, no_start: bool, beside: bool, replace: bool
 ) -> None:

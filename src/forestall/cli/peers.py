@@ -13,7 +13,7 @@ from forestall.admin.earlyoom_install import EarlyoomInstaller
 from forestall.admin.earlyoom_options import Wanted
 from forestall.admin.files import write_whole
 from forestall.admin.peers import PEERS, kernel_settings, look, peer_of, read_file, read_here
-from forestall.admin.protect import require_rights
+from forestall.admin.rights import require_root
 from forestall.cli.changing import (
     as_json,
     confirm,
@@ -29,6 +29,7 @@ from forestall.kernel.files import read_whole
 from forestall.kernel.parse import parse_meminfo
 
 if TYPE_CHECKING:
+    from forestall.admin.imports import Imported
     from forestall.admin.peers import KernelSetting, Seen
 
 _USUAL = Wanted()
@@ -39,6 +40,7 @@ _PEER = click.argument("name", type=click.Choice([peer.name for peer in PEERS]))
 @as_json
 @root_folder
 @click.pass_context
+@needs_rights
 def command(ctx: click.Context, as_json: bool, root: Path) -> None:
     """Show other killers: here or not, what each would do, where they would fight.
 
@@ -68,19 +70,24 @@ def command(ctx: click.Context, as_json: bool, root: Path) -> None:
 @click.option("--write", is_flag=True, help="Put it under /etc/forestall/forestall.toml.d.")
 @as_json
 @root_folder
+@click.pass_context
 @needs_rights
-def import_(name: str, file: Path | None, write: bool, as_json: bool, root: Path) -> None:
+def import_(
+    ctx: click.Context, name: str, file: Path | None, write: bool, as_json: bool, root: Path
+) -> None:
     """Print a peer's settings as ours, a line for each thing that has no place here.
 
-    Without FILE the settings it has on this machine are read.
+    Without FILE the settings it has on this machine are read. Ends with 1 when
+    nothing of it could be carried over; then nothing is written either.
     """
     peer = peer_of(name)
     got = read_file(peer, file) if file else read_here(peer, run, root)
     text = got.to_toml()
     load_text(text, source=got.source)
     path = root / DROP_IN_DIR / f"50-from-{name}.toml"
-    if write:
-        require_rights()
+    empty = not (got.triggers or got.lists or got.plain)
+    if write and not empty:
+        require_root(f"writing {path}")
         write_whole(path, text)
         load(root=root)
     if as_json:
@@ -91,13 +98,18 @@ def import_(name: str, file: Path | None, write: bool, as_json: bool, root: Path
                 "settings": text,
                 "lost": got.lost,
                 "notes": got.notes,
-                "written": str(path) if write else None,
-            }
+                "written": str(path) if write and not empty else None,
+            },
+            as_is=frozenset({"settings"}),
         )
-        return
-    if not write:
+    elif write and not empty:
+        _tell_written(got, path)
+    else:
         click.echo(text, nl=False)
-        return
+    ctx.exit(1 if empty else 0)
+
+
+def _tell_written(got: Imported, path: Path) -> None:
     for line in (*got.notes, *(f"not carried over: {what}" for what in got.lost)):
         say(line, "yellow")
     say(f"{path} is written; forestall reload puts it in force")
@@ -140,6 +152,7 @@ def import_(name: str, file: Path | None, write: bool, as_json: bool, root: Path
 @click.option("--replace", is_flag=True, help="Turn other killers off; remove turns them on.")
 @yes
 @dry_run
+@as_json
 @root_folder
 @needs_rights
 def install(  # noqa: PLR0913 - one parameter an option
@@ -155,6 +168,7 @@ def install(  # noqa: PLR0913 - one parameter an option
     replace: bool,
     yes: bool,
     dry_run: bool,
+    as_json: bool,
     root: Path,
 ) -> None:
     """Install earlyoom by the distribution's packages, with options that it has."""
@@ -168,13 +182,16 @@ def install(  # noqa: PLR0913 - one parameter an option
     )
     installer = EarlyoomInstaller(run, root, wanted=wanted, beside=beside, replace=replace)
     if not dry_run:
-        require_rights()
-    for step in installer.plan():
-        say(f"would {step.text}" if dry_run else step.text, "dim")
+        require_root(f"setting up {name}")
+    steps = [step.text for step in installer.plan()]
+    _tell_steps(steps, dry_run=dry_run, as_json=as_json)
     if dry_run:
         return
     confirm(f"Do this to set up {name}?", yes=yes)
-    status = installer.install(lambda line: say(f"done: {line}"))
+    status = installer.install(_quiet if as_json else _tell_done)
+    if as_json:
+        print_json({"steps": steps, "done": True, "status": status}, as_is=frozenset({"status"}))
+        return
     for line in status.splitlines():
         say(line)
 
@@ -182,13 +199,41 @@ def install(  # noqa: PLR0913 - one parameter an option
 @command.command()
 @click.argument("name", type=click.Choice(["earlyoom"]))
 @yes
+@dry_run
+@as_json
 @root_folder
 @needs_rights
-def remove(name: str, yes: bool, root: Path) -> None:
+def remove(name: str, yes: bool, dry_run: bool, as_json: bool, root: Path) -> None:
     """Take away what install set up, and bring back what was there."""
-    require_rights()
+    installer = EarlyoomInstaller(run, root)
+    if dry_run:
+        steps = [step.text for step in installer.plan_removal()]
+        _tell_steps(steps, dry_run=True, as_json=as_json)
+        return
+    require_root(f"removing {name}")
     confirm(f"Remove {name} and bring back what was there before?", yes=yes)
-    EarlyoomInstaller(run, root).remove(say)
+    steps = [step.text for step in installer.plan_removal()]
+    installer.remove(_quiet if as_json else _tell_done)
+    if as_json:
+        print_json({"steps": steps, "done": True})
+
+
+def _tell_steps(steps: list[str], *, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        # What was done is told when it is done: a script reads one document.
+        if dry_run:
+            print_json({"steps": steps, "done": False})
+        return
+    for text in steps:
+        say(f"would {text}" if dry_run else text, "dim")
+
+
+def _tell_done(line: str) -> None:
+    say(f"done: {line}")
+
+
+def _quiet(_line: str) -> None:
+    pass
 
 
 def _print_peer(seen: Seen) -> None:

@@ -31,6 +31,7 @@ from forestall.kernel.parse import parse_meminfo
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from forestall.admin.ledger import Entry
     from forestall.admin.plan import Plan
     from forestall.admin.protect import Outcome
 
@@ -65,6 +66,7 @@ def command() -> None:
 @_exact
 @as_json
 @root_folder
+@needs_rights
 def plan(only: tuple[str, ...], heirs: bool, exact: bool, as_json: bool, root: Path) -> None:
     """Show what apply would change, and who would inherit it."""
     made = _protector(root, exact=exact).plan(only=only, heirs=heirs)
@@ -122,12 +124,16 @@ def apply(  # noqa: PLR0913, PLR0917 - one parameter an option
 
 @command.command()
 @yes
+@dry_run
 @as_json
 @root_folder
 @click.pass_context
 @needs_rights
-def undo(ctx: click.Context, yes: bool, as_json: bool, root: Path) -> None:
+def undo(ctx: click.Context, yes: bool, dry_run: bool, as_json: bool, root: Path) -> None:
     """Give every process back exactly what it had, and remove the service."""
+    if dry_run:
+        _tell_remembered(_protector(root).remembered(), as_json=as_json)
+        return
     require_rights()
     protector = _protector(root)
     if protector.count:
@@ -142,6 +148,7 @@ def undo(ctx: click.Context, yes: bool, as_json: bool, root: Path) -> None:
 @as_json
 @root_folder
 @click.pass_context
+@needs_rights
 def audit(ctx: click.Context, as_json: bool, root: Path) -> None:
     """Look for adjustments that do harm. Ends with 1 when there are some."""
     memory = parse_meminfo(read_whole(str(root / "proc/meminfo")))
@@ -221,7 +228,16 @@ def _report(ctx: click.Context, outcomes: Sequence[Outcome], *, as_json: bool) -
     ctx.exit(4 if refused and len(failed) == len(outcomes) else 1 if failed else 0)
 
 
-def _plain(outcome: Outcome) -> dict[str, object]:
+def _tell_remembered(entries: Sequence[Entry], *, as_json: bool) -> None:
+    if as_json:
+        print_json([_plain(entry) for entry in entries])
+        return
+    for entry in entries:
+        say(f"{entry.name} ({entry.id.pid}): {entry.new} -> {entry.old}, {entry.label}")
+    say(f"{len(entries)} to give back, and what their children inherited")
+
+
+def _plain(outcome: Outcome | Entry) -> dict[str, object]:
     plain = asdict(outcome)
     pid, start_ticks = plain.pop("id")
     return {"pid": pid, "start_ticks": start_ticks, **plain}

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
@@ -67,16 +68,25 @@ class View:
 
     def text(self, scene: Scene) -> Text:
         """Write a scene for people."""
+        return Text("\n").join([*self.table(scene), Text(), *summary_lines(scene)])
+
+    def screen(self, scene: Scene) -> Group:
+        """Write a scene for a terminal that shows one after the other: sentences may wrap."""
+        table = self.table(scene)
+        for line in table:
+            line.no_wrap, line.overflow = True, "ellipsis"
+        return Group(_now(), *table, Text(), *summary_lines(scene))
+
+    def table(self, scene: Scene) -> list[Text]:
+        """Write the rows that were asked for, under their heads."""
         rows = self.rows(scene)
         if self.units:
-            lines = unit_lines(by_unit(scene.look.scored)[: self.top])
-        elif not rows:
-            lines = [Text(_nobody(scene, self.above))]
-        elif self.as_tree:
-            lines = tree_lines(tree(scene.look.scored, rows), scene)
-        else:
-            lines = process_lines(rows, scene)
-        return Text("\n").join([*lines, Text(), *summary_lines(scene)])
+            return unit_lines(by_unit(scene.look.scored)[: self.top])
+        if not rows:
+            return [Text(_nobody(scene, self.above))]
+        if self.as_tree:
+            return tree_lines(tree(scene.look.scored, rows), scene)
+        return process_lines(rows, scene)
 
     def document(self, scene: Scene) -> dict[str, Any]:
         """Write a scene as plain data."""
@@ -215,9 +225,10 @@ def _follow(scenes: Iterator[Scene], view: View, console: Console, *, as_json: b
         for scene in scenes:
             _print(scene, view, console, as_json=as_json)
         return scene
-    with Live(view.text(scene), console=console, auto_refresh=False) as live:
+    console.soft_wrap = False  # or whatever is longer than the screen would be cut off
+    with Live(view.screen(scene), console=console, auto_refresh=False) as live:
         for scene in scenes:
-            live.update(view.text(scene), refresh=True)
+            live.update(view.screen(scene), refresh=True)
     return scene
 
 
@@ -225,9 +236,13 @@ def _print(scene: Scene, view: View, console: Console, *, as_json: bool) -> None
     if as_json:
         click.echo(json.dumps({"time": wall_ns() / 1e9} | view.document(scene)))
         return
-    console.print(Text(time.strftime("[%H:%M:%S]"), style="bold"))
+    console.print(_now())
     console.print(view.text(scene))
     console.print()
+
+
+def _now() -> Text:
+    return Text(time.strftime("[%H:%M:%S]"), style="bold")
 
 
 def rows_json(document: dict[str, Any]) -> str:

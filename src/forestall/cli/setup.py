@@ -12,7 +12,8 @@ from forestall.admin import follow_unit
 from forestall.admin.commands import run
 from forestall.admin.earlyoom_install import EarlyoomInstaller
 from forestall.admin.install import Installer, Wish
-from forestall.admin.protect import Protector, require_rights
+from forestall.admin.protect import Protector
+from forestall.admin.rights import require_root
 from forestall.admin.setup import FORESTALL, GUARDS, Choices, Setup
 from forestall.admin.systemd import Systemctl
 from forestall.cli.changing import (
@@ -65,9 +66,9 @@ def command(
     if not (yes or dry_run or asks):
         raise click.UsageError("There is no terminal to ask on; --yes takes what is recommended.")
     if not dry_run:
-        require_rights()
+        require_root("setting this machine up")
     choices = _choices(guard, flags, asks=asks)
-    plan = _setup(root, quiet=as_json).plan(choices)
+    plan = _setup(root, quiet=as_json, dry_run=dry_run).plan(choices)
     if not as_json:
         _print_plan(plan)
     if not dry_run:
@@ -97,13 +98,13 @@ def _choices(guard: str | None, flags: dict[str, bool | None], *, asks: bool) ->
     return Choices(guard=guard, **said)
 
 
-def _setup(root: Path, *, quiet: bool) -> Setup:
+def _setup(root: Path, *, quiet: bool, dry_run: bool) -> Setup:
     tell: Callable[[str], None] = (lambda _line: None) if quiet else say
 
     def install_guard() -> Callable[[], None]:
         wish = Wish(root=root, replace=True)
         installer = Installer(wish, Systemctl(), say=tell, documents=documents())
-        installer.check()
+        installer.check(only_looking=dry_run)
         return installer.install
 
     return Setup(

@@ -9,6 +9,7 @@ import click
 from forestall.admin.install import Installer, Wish
 from forestall.admin.systemd import Systemctl
 from forestall.admin.unit_file import PREFIX
+from forestall.cli.changing import needs_rights
 from forestall.cli.console import out, safe
 
 
@@ -22,6 +23,7 @@ from forestall.cli.console import out, safe
     type=click.Path(file_okay=False, path_type=Path),
     help="What was given to install.",
 )
+@needs_rights
 def command(yes: bool, purge: bool, prefix: str, root: Path) -> None:
     """Remove everything that install wrote, and bring back what it replaced."""
     if not yes:

@@ -10,7 +10,7 @@ import click
 
 from forestall.admin.commands import run
 from forestall.admin.directives import BY_NAME, DIRECTIVES
-from forestall.admin.protect import require_rights
+from forestall.admin.rights import require_root
 from forestall.admin.units import Units, templates
 from forestall.cli import choices
 from forestall.cli.changing import (
@@ -80,8 +80,12 @@ def command(  # noqa: PLR0913 - one parameter an option
     printed tells what holds now, and what only after a restart.
     """
     units = Units(run, root)
+    if undo and dry_run:
+        path = units.ours(name)
+        print_json({"would_remove": str(path)}) if as_json else say(f"{path} would be removed")
+        return
     if undo:
-        require_rights(root)
+        require_root(f"removing what was written for {name}")
         path = units.undo(name)
         print_json({"removed": str(path)}) if as_json else say(
             f"{path} is removed; what runs keeps its values until it is restarted"
@@ -92,7 +96,7 @@ def command(  # noqa: PLR0913 - one parameter an option
     if dry_run:
         _print(change, None, as_json=as_json)
         return
-    require_rights(root)
+    require_root(f"writing {change.path}")
     _print(change, units.apply(change), as_json=as_json)
 
 

@@ -210,6 +210,9 @@ def _what_if(
 def _guard(scores: Scores, scored: Scored, places_max: int) -> tuple[int | None, str, str]:
     ranking = scores.ranking
     row = ranking.row_of(scored.id.pid)
+    if ranking.only_uid is not None and scored.uid not in {None, ranking.only_uid}:
+        words = f"it looks after processes of uid {ranking.only_uid} alone, and this is not one"
+        return None, words, ""
     if row is None or row.id != scored.id:
         return None, "too small to be worth ending, or not to be seen", ""
     order = ranking.order(places_max)

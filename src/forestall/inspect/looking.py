@@ -20,6 +20,7 @@ from forestall.inspect.badness import (
     find_scale,
     points_of,
     points_of_pages,
+    printed,
     weight_pages,
     why_not,
 )
@@ -80,6 +81,19 @@ class Scored:
         if self.points is None or self.points <= WARN_POINTS:
             return ""
         return "critical" if self.points > CRITICAL_POINTS else "warning"
+
+
+@value
+class _Unknown:
+    """In the place of a footing that is hidden, or not there."""
+
+    rss_bytes: int | None = None
+    anon_bytes: int | None = None
+    swap_bytes: int | None = None
+    page_tables_bytes: int | None = None
+
+
+_UNKNOWN = _Unknown()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,11 +263,16 @@ class Looker:
 
     def _scored(self, portrait: Portrait, machine: Machine, *, pss: bool) -> Scored:
         spared = why_not(portrait, machine.scale)
-        points = None
+        points = pages = None
         if spared is None and portrait.oom_score is not None:
+            pages = weight_pages(portrait, machine)
             points = points_of(portrait.oom_score, machine.scale)
+            if points is not None and pages is not None:
+                # A printed number stands for one or two points; the sizes tell which.
+                exact = points_of_pages(pages, machine)
+                points = exact if printed(exact, machine.scale) == portrait.oom_score else points
         before = self._before.get(portrait.id)
-        footing = portrait.memory
+        memory = portrait.memory or _UNKNOWN
         return Scored(
             id=portrait.id,
             name=portrait.comm,
@@ -263,14 +282,14 @@ class Looker:
             oom_score=portrait.oom_score,
             points=points,
             oom_score_adj=portrait.oom_score_adj,
-            rss_bytes=footing.rss_bytes if footing else None,
-            anon_bytes=footing.anon_bytes if footing else None,
-            swap_bytes=footing.swap_bytes if footing else None,
-            page_tables_bytes=footing.page_tables_bytes if footing else None,
+            rss_bytes=memory.rss_bytes,
+            anon_bytes=memory.anon_bytes,
+            swap_bytes=memory.swap_bytes,
+            page_tables_bytes=memory.page_tables_bytes,
             pss_bytes=self._table.pss_bytes(portrait.id.pid) if pss else None,
             cgroup=portrait.cgroup,
             spared=spared,
-            badness_pages=None if spared is not None else weight_pages(portrait, machine),
+            badness_pages=pages,
             change_points=None if before is None or points is None else points - before,
         )
 

@@ -73,7 +73,6 @@ class Ranking:
         *,
         root: str = "/",
         guard_pid: int | None = None,
-        only_uid: int | None = None,
         spare: frozenset[int] = frozenset(),
         boot_ns: Callable[[], int] = clock.boot_ns,
     ) -> None:
@@ -85,12 +84,13 @@ class Ranking:
             own_pid=guard_pid or NOBODY,
             page_bytes=os.sysconf("SC_PAGE_SIZE"),
             clk_tck=os.sysconf("SC_CLK_TCK"),
-            only_uid=only_uid,
             boot_ns=boot_ns,
         )
         self._census = Census()
         self._memory: Memory | None = None
         self._holdings: Holdings | None = None
+        self.only_uid: int | None = None
+        """Whose processes alone the running guard looks after; None: everybody's."""
         self.rows: tuple[Row, ...] = ()
         self.hidden = False
 
@@ -107,15 +107,21 @@ class Ranking:
             warm=True,
             holdings=holdings,
         )
-        self.rows = tuple(row for row in surveyed.rows if row.id.pid not in self._spare)
+        self.rows = tuple(
+            row
+            for row in surveyed.rows
+            if row.id.pid not in self._spare and self.only_uid in {None, row.uid}
+        )
         self.hidden = surveyed.hidden
         self._census = count(self._census, surveyed.now_ns, self.rows, memory.shmem_bytes)
         self._memory, self._holdings = memory, holdings
 
-    def take_marks(self, status: Mapping[str, Any] | None) -> None:
-        """Take over what people told the running guard of single processes."""
+    def take_over(self, status: Mapping[str, Any] | None) -> None:
+        """Take over whom the running guard looks after, and what people told it of some."""
         facts = (status or {}).get("guard")
-        said = facts.get("marks") if isinstance(facts, dict) else None
+        facts = facts if isinstance(facts, dict) else {}
+        self.only_uid = _integer(facts.get("only_uid"))
+        said = facts.get("marks")
         self._table.marks.clear()
         for one in said if isinstance(said, list) else ():
             try:

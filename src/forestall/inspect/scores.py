@@ -109,7 +109,7 @@ class Scores:
         # A walk over page tables takes the lock of a process that may be struggling.
         calm = memory.used_share <= DANGER_SHARE
         look = self.looker.look(portraits_max=portraits_max, pss=pss and calm, keep=keep)
-        self.ranking.take_marks(status)
+        self.ranking.take_over(status)
         guard = self._guard(told, memory, status=status, kernel=look.kernel)
         guard = _still_there(guard, look)
         return Scene(
@@ -118,7 +118,7 @@ class Scores:
             memory=memory,
             pressure=sampled.pressure,
             guard=guard,
-            difference=difference(look, guard, self.ranking.rows),
+            difference=difference(look, guard, self.ranking.rows, only_uid=self.ranking.only_uid),
             notes=self._notes(look),
         )
 
@@ -187,8 +187,14 @@ def _still_there(guard: Choice, look: Look) -> Choice:
     return Choice(pid=None, why=why, told=True, age_ns=guard.age_ns)
 
 
-def difference(look: Look, guard: Choice, rows: tuple[Row, ...]) -> str:
-    """Say why the kernel and the guard would not take the same process."""
+def difference(
+    look: Look, guard: Choice, rows: tuple[Row, ...], *, only_uid: int | None = None
+) -> str:
+    """Say why the kernel and the guard would not take the same process.
+
+    Args:
+        only_uid: Whose processes alone the guard looks after; None: everybody's.
+    """
     kernel = look.kernel
     if kernel.pid == guard.pid:
         return "Neither would take anybody." if kernel.pid is None else "Both would take the same."
@@ -199,14 +205,22 @@ def difference(look: Look, guard: Choice, rows: tuple[Row, ...]) -> str:
         return f"The guard {said}: {guard.why}."
     by_pid = {one.id.pid: one for one in look.scored}
     row = next((row for row in rows if row.id.pid == kernel.pid), None)
+    first = by_pid.get(kernel.pid)
     reasons = [
+        *_owner_reasons(first, only_uid),
         *_rule_reasons(row),
-        *_kernel_reasons(by_pid.get(kernel.pid), look),
+        *_kernel_reasons(first, look),
         *_guard_reasons(by_pid.get(guard.pid), guard, look),
     ]
     if not reasons:
-        reasons = ["the guard goes by who grew and what an end frees, the kernel by size alone"]
+        reasons = ["the guard goes by growth and by what is freed, the kernel by size"]
     return "They differ: " + "; ".join(reasons) + "."
+
+
+def _owner_reasons(first: Scored | None, only_uid: int | None) -> list[str]:
+    if first is None or only_uid is None or first.uid in {None, only_uid}:
+        return []
+    return [f"this guard looks after uid {only_uid} alone, and {plain(first.name)} is another's"]
 
 
 def _rule_reasons(row: Row | None) -> list[str]:

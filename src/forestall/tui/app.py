@@ -14,8 +14,9 @@ from rich.text import Text
 from textual.app import App
 from textual.widgets import DataTable, Input, Static
 
-from forestall.control.errors import ControlError
+from forestall.control.errors import ControlError, Refused
 from forestall.core.sentence import plain
+from forestall.fields import BY_NAME
 from forestall.kernel.errors import KernelError
 from forestall.tui import deeds
 from forestall.tui.detail import detail_lines, head_lines
@@ -36,6 +37,11 @@ if TYPE_CHECKING:
 
 STYLES = {"": "", "warning": "yellow", "critical": "bold red"}
 KEYS = "? keys  q quit  / filter  t tree  u units  s sort  e end  p protect  a adj"
+FEW_KEYS = "? keys  q quit"
+"""Beside the name of a view there is no room for more than how to leave it."""
+_LEAVE = {Arrangement.TREE: "t", Arrangement.UNITS: "u"}
+SAID_LOOKS = 5
+"""So many looks a message stays: ten seconds, and then the keys are back."""
 
 
 class Top(App[None]):
@@ -90,6 +96,7 @@ class Top(App[None]):
         self._undo: list[deeds.Deed] = []
         self._reading = asyncio.Lock()
         self._said = ""
+        self._said_looks = 0
 
     # What is on it.
 
@@ -124,12 +131,19 @@ class Top(App[None]):
                 return
         self._moment = moment
         self._history.add(moment)
+        self._said_looks -= 1
+        if self._said_looks < 0:
+            self._said = ""
         self._draw()
         await self._look_closely()
 
     async def _look_closely(self) -> None:
         moment, line = self._moment, self._under_cursor()
-        if moment is None or line is None or not self._detail_shown():
+        if moment is None or not self._detail_shown():
+            return
+        if line is None:
+            self._detail = None
+            self._draw_detail()
             return
         async with self._reading:
             self._detail = await asyncio.to_thread(self._source.detail, moment.scene, line.pid)
@@ -173,20 +187,22 @@ class Top(App[None]):
 
     def _draw_foot(self) -> None:
         asked = self._asked
-        parts = [KEYS] if not self._said else [self._said]
-        state = []
+        state, keys = [], FEW_KEYS
         if asked.arrangement is not Arrangement.FLAT:
             state.append(asked.arrangement.value)
+            keys += f"  {_LEAVE[asked.arrangement]} as it was"
         if asked.sort != "points" or asked.reverse:
-            state.append(f"by {asked.sort}{' upwards' if asked.reverse else ''}")
+            title = BY_NAME[asked.sort].title
+            state.append(f"by {title}{' upwards' if asked.reverse else ''}")
         if asked.filter:
             state.append(f"filter {plain(asked.filter)}")
-        if state:
-            parts.insert(0, f"[{', '.join(state)}]")
-        self.query_one("#foot", Static).update(_text([" ".join(parts)], self.size.width))
+            keys += "  esc without the filter"
+        line = f"[{', '.join(state)}] {keys}" if state else KEYS
+        self.query_one("#foot", Static).update(_text([self._said or line], self.size.width))
 
     def _say(self, words: str) -> None:
         self._said = plain(words)
+        self._said_looks = SAID_LOOKS
         self._draw_foot()
 
     def _under_cursor(self) -> Line | None:
@@ -252,6 +268,8 @@ class Top(App[None]):
 
     async def on_input_submitted(self, event: Input.Submitted) -> None:
         """Filter by what was typed."""
+        if event.input.id != "filter":
+            return
         event.input.remove_class("on")
         self.query_one("#table", DataTable).focus()
         self._asked = replace(self._asked, filter=event.value.strip())
@@ -283,7 +301,7 @@ class Top(App[None]):
 
         def typed(adj: int | None) -> None:
             if adj is not None:
-                self._confirm(deeds.set_adj(one, adj))
+                self._confirm(deeds.set_adj(one, adj, root=self._source.root))
 
         self.push_screen(Number(f"{plain(one.name)} ({one.id.pid})", one.oom_score_adj), typed)
 
@@ -317,9 +335,10 @@ class Top(App[None]):
                 )
         except ControlError as error:
             self._say(f"The guard did not: {refusal(error)}.")
+            if isinstance(error, Refused):
+                self._forget(deed)  # or it would stand before all that was done earlier
             return
-        if self._undo and self._undo[-1] is deed:
-            self._undo.pop()
+        self._forget(deed)
         taking_back = deeds.undoing(deed, answer)
         if taking_back is not None:
             self._undo.append(taking_back)
@@ -328,6 +347,10 @@ class Top(App[None]):
         undo = "; z undoes it" if taking_back is not None else ""
         self._say(f"{deed.done}{f': {outcome}' if outcome else ''}{undo}.")
         await self.action_look()
+
+    def _forget(self, deed: deeds.Deed) -> None:
+        if self._undo and self._undo[-1] is deed:
+            self._undo.pop()
 
     def _may_act(self) -> bool:
         moment = self._moment

@@ -36,18 +36,24 @@ def end(one: Scored) -> Deed:
         method="End",
         process=one.id,
         question=f"End {who} now? It is asked to stop (SIGTERM). This cannot be undone.",
-        done=f"asked {who} to end",
+        done=who,  # what came of it follows, in the guard's words
         undoable=False,
     )
 
 
-def set_adj(one: Scored, adj: int) -> Deed:
-    """Write a process's oom_score_adj."""
+def set_adj(one: Scored, adj: int, *, root: bool) -> Deed:
+    """Write a process's oom_score_adj.
+
+    Args:
+        root: Whether we are root, who may also lower it again.
+    """
     who = _who(one)
+    one_way = not root and adj > (one.oom_score_adj or 0)
     return Deed(
         method="SetAdj",
         process=one.id,
-        question=f"Set oom_score_adj of {who} from {one.oom_score_adj} to {adj}?",
+        question=f"Set oom_score_adj of {who} from {one.oom_score_adj} to {adj}?"
+        + ("\nOnly root can lower it again." if one_way else ""),
         done=f"oom_score_adj of {who} is {adj}",
         parameters={"adj": adj},
     )

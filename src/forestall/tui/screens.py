@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
 
 HELP = """\
-Processes by the kernel's out-of-memory score, in thousandths of RAM + swap.
+Processes by the kernel's out-of-memory score: thousandths of RAM and swap
 
 NEXT    K: the kernel's next victim, G: the guard's
 MARK    !: a score above 500, !!: above 800
@@ -65,7 +65,13 @@ class Question(ModalScreen[bool]):
 class Number(ModalScreen[int | None]):
     """Asks for an oom_score_adj; None when somebody thought better of it."""
 
-    DEFAULT_CSS = _BOX.format(name="Number", width=64)
+    # The usual border of an input is drawn with eighths of blocks, which few fonts join.
+    DEFAULT_CSS = (
+        _BOX.format(name="Number", width=64)
+        + """
+Number Input, Number Input:focus { border: none; height: 1; padding: 0; margin: 1 0; }
+"""
+    )
     BINDINGS: ClassVar[list[BindingType]] = [("escape", "leave", "Leave")]
 
     def __init__(self, who: str, now: int | None) -> None:
@@ -77,7 +83,7 @@ class Number(ModalScreen[int | None]):
         """Lay out the number."""
         with Vertical():
             yield Static(
-                f"oom_score_adj of {self._who}: {-ADJ_MAX} (never) to {ADJ_MAX} (first)",
+                f"oom_score_adj of {self._who},\nfrom {-ADJ_MAX} (never) to {ADJ_MAX} (first):",
                 markup=False,
             )
             yield Input("" if self._now is None else str(self._now), id="adj")
@@ -85,6 +91,7 @@ class Number(ModalScreen[int | None]):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Take the number, or say what is wrong with it."""
+        event.stop()
         adj = parse_adj(event.value)
         if adj is None:
             self.query_one("#wrong", Static).update(f"A number from {-ADJ_MAX} to {ADJ_MAX}.")

@@ -51,6 +51,11 @@ class Detail:
 class Source(Protocol):
     """What the screen needs; tests bring their own."""
 
+    @property
+    def root(self) -> bool:
+        """Whether we are root."""
+        ...
+
     def look(self, *, everybody: bool) -> Moment:
         """Look at everything once."""
         ...
@@ -77,6 +82,11 @@ class Machine:
         self._connect = connect
         self._uid = uid
         self._pressure: tuple[int, Pressure] | None = None
+
+    @property
+    def root(self) -> bool:
+        """Whether we are root."""
+        return self._uid == 0
 
     def look(self, *, everybody: bool) -> Moment:
         """Look at everything once.
