@@ -123,13 +123,13 @@ MUTANTS = (
         "a failed survey leaves the guard waiting for ever",
     ),
     Mutant(
-        "core/hunt.py",
+        "core/decide.py",
         "force = Force.KILL if hunt.stage is Stage.KILL or doomed else Force.TERM",
         "force = Force.KILL",
         "nobody is ever asked politely",
     ),
     Mutant(
-        "core/hunt.py",
+        "core/decide.py",
         "return last_ns is None or now_ns - last_ns >= every_ns",
         "return True",
         "what should be told once a minute floods",
@@ -153,7 +153,7 @@ MUTANTS = (
         "memory that is back makes the guard forget who is still dying",
     ),
     Mutant(
-        "core/hunt.py",
+        "core/decide.py",
         "if event.now_ns >= ending.patient_until_ns:",
         "if event.now_ns < 0:",
         "who is dying is waited for without end",

@@ -15,9 +15,9 @@ from forestall.admin.install import (
     SETTINGS_FILE,
     UNIT_FILE,
     Installer,
-    Manifest,
     Wish,
 )
+from forestall.admin.manifest import Manifest
 from forestall.admin.secrets_unit import SECRETS_FILE
 from forestall.admin.swap_grant import GRANT_FILE, missing_grant
 from forestall.admin.unit_file import LAUNCHER, PREFIX

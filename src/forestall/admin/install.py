@@ -8,15 +8,13 @@ one is written; uninstall reads it.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from forestall import __version__
 from forestall.admin.copies import copy_packages, packages
 from forestall.admin.errors import AdminError
 from forestall.admin.herald_unit import (
@@ -25,6 +23,7 @@ from forestall.admin.herald_unit import (
     render_agent_unit,
     render_herald_unit,
 )
+from forestall.admin.manifest import Manifest
 from forestall.admin.rights import require_root
 from forestall.admin.secrets_unit import (
     IMPORTS_SINCE,
@@ -95,53 +94,6 @@ class Wish:
     """Stop and disable the other killers; uninstall enables them again."""
 
 
-@dataclass(slots=True)
-class Manifest:
-    """What install wrote, so that uninstall can take it away."""
-
-    prefix: str
-    files: dict[str, str] = field(default_factory=dict)
-    """SHA-256 by path, of the files outside the prefix."""
-    replaced: list[str] = field(default_factory=list)
-    """Units that were disabled to make room."""
-    restart: list[str] = field(default_factory=list)
-    """Those of them that were running."""
-    folders: list[str] = field(default_factory=list)
-    """Folders that were not there before, outermost first."""
-
-    def to_json(self) -> str:
-        """Write the manifest."""
-        return json.dumps(
-            {
-                "version": __version__,
-                "prefix": self.prefix,
-                "files": self.files,
-                "replaced": self.replaced,
-                "restart": self.restart,
-                "folders": self.folders,
-            },
-            indent=2,
-        )
-
-    @classmethod
-    def from_json(cls, text: str) -> Manifest:
-        """Read a manifest.
-
-        Raises: AdminError when it is none.
-        """
-        try:
-            held: dict[str, Any] = json.loads(text)
-            return cls(
-                held["prefix"],
-                dict(held["files"]),
-                list(held["replaced"]),
-                list(held["restart"]),
-                list(held.get("folders", ())),  # an older installation did not remember them
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise AdminError(f"the manifest of the installation is damaged: {error}") from None
-
-
 class Installer:
     """Installs and uninstalls.
 
@@ -154,7 +106,7 @@ class Installer:
         effective_uid: Who we are.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - seams are parameters
         self,
         wish: Wish,
         systemd: Systemd,

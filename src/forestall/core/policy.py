@@ -10,6 +10,7 @@ event. These two make production, dry run, replay and simulation one code.
 from __future__ import annotations
 
 from forestall.core.census import count
+from forestall.core.decide import decide, due, shared_to_blame
 from forestall.core.events import (
     Declined,
     Gone,
@@ -25,7 +26,7 @@ from forestall.core.events import (
     Watched,
 )
 from forestall.core.groups import look_inside, watched
-from forestall.core.hunt import decide, due, gone, missed, pursue, refused, shared_to_blame
+from forestall.core.hunt import gone, missed, pursue, refused
 from forestall.core.judge import Chosen, judge
 from forestall.core.model import Level, Memory, Stage
 from forestall.core.pace import survey_due

@@ -13,7 +13,7 @@ from forestall.core.codec import register
 from forestall.core.model import Activity, Force, Holdings, Level, Memory, ProcessId, Stage
 from forestall.core.trend import Flow, Point, Trail
 from forestall.core.units import SECOND
-from forestall.core.value import TYPE_CHECKING, value
+from forestall.core.value import TYPE_CHECKING, replace, value
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -248,6 +248,12 @@ def afresh(state: State, rules: Rules) -> State:
 def still_dying(state: State, ending: Ending) -> tuple[Ending, ...]:
     """Add those who have been killed, and are no longer waited for."""
     return (*state.dying, ending)[-DYING_MAX:]
+
+
+def without(dying: tuple[Ending, ...], gone: frozenset[ProcessId]) -> tuple[Ending, ...]:
+    """Take out those who are gone, or waited for."""
+    kept = (replace(ending, left=ending.left - gone) for ending in dying)
+    return tuple(ending for ending in kept if ending.left)
 
 
 register(Calm, Choosing, Ending, Settling, Ceilings, Prospect, Told, Others, Ended, State)

@@ -1,0 +1,172 @@
+"""A verdict acted on: whom the hunt ends, whom it waits for instead, and what is said. Pure.
+
+Rule: the End is asked for first and told of after; and nobody is chosen while
+the memory of somebody who goes already may be enough.
+"""
+
+from __future__ import annotations
+
+from forestall.core.census import shmem_growth_bytes
+from forestall.core.events import End, Survey, Tell
+from forestall.core.judge import GROWTH_MIN_SHARE, MIN_FREES_BYTES, Chosen
+from forestall.core.managers import system_unit, unit_to_tell
+from forestall.core.model import Force, Stage
+from forestall.core.others import wait_for_others
+from forestall.core.repeats import advice, note_end, repeat_clause
+from forestall.core.state import Ending, Settling, without
+from forestall.core.trend import headroom_bytes, surge_left_ns, time_left_ns
+from forestall.core.units import MS, SECOND
+from forestall.core.value import TYPE_CHECKING, replace
+
+if TYPE_CHECKING:
+    from forestall.core.events import Request, Surveyed
+    from forestall.core.judge import Nobody, Verdict
+    from forestall.core.model import Memory
+    from forestall.core.rules import Rules
+    from forestall.core.state import Choosing, State
+
+DOOM_NS = 500 * MS
+"""With less time left than this nobody is asked politely."""
+HOPELESS_NS = 2 * SECOND
+"""How long to leave things alone when nobody is suitable."""
+NOBODY_REPEAT_NS = 30 * SECOND
+
+
+def decide(
+    seen: State, hunt: Choosing, event: Surveyed, verdict: Verdict, rules: Rules
+) -> tuple[State, tuple[Request, ...]]:
+    """Act on a verdict, or ask for what it still lacks."""
+    before = _before(seen, hunt, event)
+    if before is not None:
+        return replace(seen, hunt=before, dying=without(seen.dying, before.left)), ()
+    waiting = wait_for_others(seen, hunt, event, rules)
+    if waiting is not None:
+        return waiting
+    if shared_to_blame(seen) and not event.shared and not hunt.shared:
+        # Processes do not explain the growth: find who holds shared memory before judging.
+        return replace(seen, hunt=replace(hunt, shared=True)), (Survey(shared=True),)
+    if not isinstance(verdict, Chosen):
+        return _nobody(seen, hunt, verdict)
+    return _end(seen, hunt, event, verdict, rules)
+
+
+def _end(
+    seen: State, hunt: Choosing, event: Surveyed, verdict: Chosen, rules: Rules
+) -> tuple[State, tuple[Request, ...]]:
+    memory = seen.memory
+    assert memory is not None
+    part = verdict.part
+    left_ns = time_left_ns(seen.trail, seen.now_ns, memory)
+    doomed = left_ns is not None and left_ns < DOOM_NS
+    force = Force.KILL if hunt.stage is Stage.KILL or doomed else Force.TERM
+    patience_ns = rules.kill_patience_ns
+    if force is Force.TERM:
+        patience_ns = _grace_ns(seen, memory, left_ns, rules)
+    victims = tuple(row.id for row in part.members)
+    cgroup = part.cgroup if rules.unit_kill else ""
+    ending = Ending(
+        victims,
+        frozenset(victims),
+        force,
+        hunt.trigger,
+        part.root.comm,
+        cgroup,
+        event.now_ns,
+        event.now_ns + patience_ns,
+        part.frees_bytes,
+        headroom_bytes(memory),
+        hunt.spared,
+    )
+    seen, ended = note_end(seen, part, event.now_ns)
+    again = repeat_clause(ended)
+    why = f"{verdict.why}; {again}" if again else verdict.why
+    told = Tell(
+        "decision",
+        f"{force.value} by trigger {hunt.trigger}: {why}",
+        seen.level,
+        hunt.stage,
+        part.root.id,
+        part.root.comm,
+        left_ns,
+        hunt.trigger,
+        system_unit(part.root.cgroup),
+    )
+    unit = unit_to_tell(part, event.rows)
+    end = End(victims, force, why, part.root.comm, part.frees_bytes, cgroup, hunt.trigger, unit)
+    # The end first: telling allocates in the kernel, and near the limit an allocation waits
+    # (0.8 s measured in a fork storm). It is on record already.
+    requests: tuple[Request, ...] = (end, told)
+    if again:
+        looping = f"{again}: {advice(ended)}"
+        requests += (replace(told, what="restart-loop", sentence=looping),)
+    return replace(seen, hunt=ending), requests
+
+
+def _before(seen: State, hunt: Choosing, event: Surveyed) -> Ending | None:
+    """Find the killed whose memory is still to come; one victim at a time, also across hunts.
+
+    Memory that came back by other hands had ended the wait for it. What they hold is asked of
+    the survey: a victim whose memory was freed before it could leave gives nothing more.
+    """
+    for ending in reversed(seen.dying):
+        if event.now_ns >= ending.patient_until_ns:
+            continue
+        here = [row.held_bytes for row in event.rows if row.id in ending.left]
+        here += [one.frees_bytes for one in event.leaving if one.id in ending.left]
+        held_bytes = sum(here)
+        # Who fills a tmpfs frees nothing: what is waited for is that it stops.
+        filler = bool(here) and ending.expected_bytes < MIN_FREES_BYTES
+        if filler or held_bytes >= max(MIN_FREES_BYTES, ending.expected_bytes // 8):
+            assert seen.memory is not None
+            return replace(
+                ending,
+                trigger=hunt.trigger,
+                expected_bytes=held_bytes,
+                before_bytes=headroom_bytes(seen.memory),
+                spared=ending.spared | hunt.spared,
+            )
+    return None
+
+
+def _grace_ns(seen: State, memory: Memory, left_ns: int | None, rules: Rules) -> int:
+    # While headroom still falls, half of the time that is left; by the pace the victim
+    # showed before reclaim held it back, because it will show it again.
+    if left_ns is None:
+        return rules.grace_ns
+    wanted_ns = surge_left_ns(seen.trail, seen.now_ns, memory)
+    soonest_ns = left_ns if wanted_ns is None else min(left_ns, wanted_ns)
+    return min(rules.grace_ns, soonest_ns // 2)
+
+
+def _nobody(seen: State, hunt: Choosing, verdict: Nobody) -> tuple[State, tuple[Request, ...]]:
+    assert seen.memory is not None
+    requests: tuple[Request, ...] = ()
+    told = seen.told
+    if due(told.nobody_ns, seen.now_ns, NOBODY_REPEAT_NS):
+        what = "futile" if verdict.futile else "nobody"
+        requests = (Tell(what, verdict.why, seen.level, hunt.stage, trigger=hunt.trigger),)
+        told = replace(told, nobody_ns=seen.now_ns)
+    resting = Settling(
+        "",
+        hunt.trigger,
+        seen.now_ns,
+        seen.now_ns + HOPELESS_NS,
+        0,
+        headroom_bytes(seen.memory),
+        # Those that were stuck may have become killable: forget them.
+        frozenset(),
+    )
+    return replace(seen, hunt=resting, told=told), requests
+
+
+def shared_to_blame(state: State) -> bool:
+    """Tell whether tmpfs and shared memory grew enough to look for who holds them."""
+    if state.memory is None:
+        return False
+    grown = shmem_growth_bytes(state.census)
+    return grown >= GROWTH_MIN_SHARE * state.memory.total_bytes
+
+
+def due(last_ns: int | None, now_ns: int, every_ns: int) -> bool:
+    """Tell whether something may be told again."""
+    return last_ns is None or now_ns - last_ns >= every_ns
