@@ -240,8 +240,8 @@ MUTANTS = (
     ),
     Mutant(
         "core/families.py",
-        'if leaf.startswith(("session-", "user@")) or leaf == "init.scope":\n        return False',
-        'if leaf == "init.scope":\n        return False',
+        'if part.startswith(("session-", "user@")) or part == "init.scope":',
+        'if part == "init.scope":',
         "a whole login session counts as an application",
     ),
     Mutant(
