@@ -122,3 +122,19 @@ def test_the_guards_private_memory_stays_small(guard):
     _modules, dirty, _command = guard
 
     assert 0 < dirty <= DIRTY_KIB_MAX
+
+
+def test_the_first_hostile_name_loads_nothing():
+    """Python loads a codec where it is first used; to load one while memory is short may fail."""
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from forestall.core.sentence import plain\n"
+        "before = set(sys.modules); plain('\\x1b[31m\\udcff\\n'); print(set(sys.modules) - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-E", "-c", program, str(Path(PACKAGE).parent)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout.strip() == "set()"

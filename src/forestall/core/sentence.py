@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from forestall.core.families import Part
     from forestall.core.model import Memory, Row
 
+"\x1b".encode("unicode_escape")
+# Python loads a codec where it is first used; the first hostile name comes when memory is short.
+
 STABLE_BYTES = 1 << 20
 """Growth below this is called stable."""
 
