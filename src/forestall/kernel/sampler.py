@@ -11,7 +11,7 @@ import os
 
 from forestall.core.events import Sampled
 from forestall.core.model import Activity, Holdings, Memory, Pressure
-from forestall.core.value import TYPE_CHECKING, replace
+from forestall.core.value import TYPE_CHECKING, build, replace
 from forestall.kernel.confinement import find_confinement
 from forestall.kernel.errors import KernelFormatError
 from forestall.kernel.files import KernelFile, try_open
@@ -60,7 +60,7 @@ class Sampler:
         # A first reading learns the layout, and refuses a kernel we cannot serve.
         self._meminfo.read()
 
-    def sample(self, now_ns: int, *, with_activity: bool) -> Sampled:
+    def sample(self, now_ns: int, with_activity: bool) -> Sampled:  # noqa: FBT001 - a port
         """Read how memory stands.
 
         Args:
@@ -76,8 +76,9 @@ class Sampler:
             memory = self._with_arc(memory, self._arcstats)
         if self._confinement is not None:
             memory = self._confinement.narrow(memory)
-        pressure = self._read_pressure()
-        return Sampled(now_ns, memory, pressure, self._read_activity() if with_activity else None)
+        pressure = None if self._pressure is None else self._read_pressure(self._pressure)
+        activity = self._read_activity() if with_activity else None
+        return build(Sampled, (now_ns, memory, pressure, activity))
 
     def holdings(self) -> Holdings:
         """Read where memory is when processes do not explain it.
@@ -168,11 +169,9 @@ class Sampler:
         available_bytes = min(memory.total_bytes, memory.available_bytes + spare_bytes)
         return replace(memory, available_bytes=available_bytes)
 
-    def _read_pressure(self) -> Pressure | None:
-        if self._pressure is None:
-            return None
+    def _read_pressure(self, file: KernelFile) -> Pressure | None:
         try:
-            raw = self._pressure.head(PRESSURE_BYTES)
+            raw = file.pread(file.fd, PRESSURE_BYTES, 0)
             if raw != self._pressure_raw:
                 self._pressure_known = parse_pressure(raw)
                 self._pressure_raw = raw
