@@ -32,11 +32,13 @@ from forestall.core.signals import (
     amounts,
     ceiling_bytes,
     level_of,
+    levels_bytes,
+    still_ns,
 )
 from forestall.core.state import Calm, Ceilings, Choosing, Prospect, Settling, State
 from forestall.core.trend import POINT_NS, extend, headroom_bytes, time_left_ns
 from forestall.core.units import MS, SECOND, human_bytes, human_ns, human_share
-from forestall.core.value import TYPE_CHECKING, replace
+from forestall.core.value import TYPE_CHECKING, build, replace
 
 if TYPE_CHECKING:
     from forestall.core.events import Event, Request
@@ -85,7 +87,7 @@ def _sampled(state: State, event: Sampled, rules: Rules) -> tuple[State, tuple[R
     falling_ns = state.falling_ns
     if points and _falls_fast(points[-1].now_ns, points[-1].headroom_bytes, now_ns, memory):
         falling_ns = now_ns
-    seen = State(
+    fields = (
         state.hunt,
         now_ns,
         memory,
@@ -103,8 +105,10 @@ def _sampled(state: State, event: Sampled, rules: Rules) -> tuple[State, tuple[R
         state.told,
         state.warning,
     )
+    seen = build(State, fields)
     requests: list[Request] = []
-    seen = _level(seen, memory, rules, requests)
+    if memory.available_bytes <= ceilings.levels_bytes or seen.level is not Level.NORMAL:
+        seen = _level(seen, memory, rules, requests)
     if event.activity is not None and state.activity is not None:
         seen = _kernel_kills(state, seen, requests)
     if memory.available_bytes < ceilings.any_bytes:
@@ -139,6 +143,8 @@ def _ceilings(ceilings: Ceilings | None, memory: Memory, rules: Rules) -> Ceilin
         ceiling_bytes(rules, memory),
         acting_ceiling_bytes(rules, memory),
         amounts(rules, memory),
+        levels_bytes(rules, memory),
+        still_ns(rules),
     )
 
 

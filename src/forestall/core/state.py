@@ -86,6 +86,10 @@ class Ceilings:
     amounts: tuple[tuple[int, int], ...] = ()
     """For each acting trigger that looks at amounts only: available and swap below which it
     acts at once. These are what a fast hog can overrun between two samples."""
+    levels_bytes: int = 0
+    """Above this much the level is normal once it is; a little more than exact, for rounding."""
+    still_ns: int = 0
+    """How long the policy may go unasked below ``any_bytes`` while nothing moves; 0 for never."""
 
 
 @value

@@ -11,7 +11,7 @@ from collections import deque
 from forestall.core import fallback
 from forestall.core.events import End, Gone, Missed, Relieve, Sampled, Survey, Surveyed, Tell
 from forestall.core.model import Level, Memory, ProcessId, Role, Row, Standing
-from forestall.core.pace import pause_ns, wants_activity
+from forestall.core.pace import nothing_new, pause_ns, rest, wants_activity
 from forestall.core.policy import step
 from forestall.core.state import Choosing, begin, under
 from forestall.core.units import GIB, MINUTE
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from forestall.core.events import Event, Request
+    from forestall.core.pace import Rest
     from forestall.core.rules import Rules
     from forestall.core.state import State
 
@@ -74,26 +75,44 @@ class Loop:
         self._blind = 0
         self._late_ns = 0
         self._step = step
+        self._rest: Rest | None = None
+        """What the policy need not be asked about; None: everything. Ends with each answer."""
+        self._pause_ns = 0
 
     def pause_ns(self) -> int:
         """How long to wait for the next turn."""
-        return pause_ns(self.state, self.rules)
+        if self._rest is None:
+            self._pause_ns = pause_ns(self.state, self.rules)
+            if self._pause_ns < self.rules.interval_ns:
+                self._rest = rest(self.state, self.rules)
+        return self._pause_ns
 
-    def turn(self, planned_ns: int) -> None:
-        """Take one sample and see it through.
+    def rouse(self) -> None:
+        """Have the policy asked at the next turn, whatever it sees."""
+        self._rest = None
+
+    def turn(self, planned_ns: int) -> bool:
+        """Take one sample and see it through; False when there was nothing new in it.
 
         Raises: SystemExit on the third internal error within a minute while memory
             is not short; the supervisor then starts a fresh process.
         """
         now_ns = self._ports.now_ns()
-        self._late_ns = max(0, now_ns - planned_ns)
-        self.late_ns_max = max(self.late_ns_max, self._late_ns)
+        self._late_ns = late_ns = now_ns - planned_ns if now_ns > planned_ns else 0
+        self.late_ns_max = max(self.late_ns_max, late_ns)
+        rest = self._rest
         try:
-            event = self._sample(now_ns)
+            if rest is None or now_ns >= rest.until_ns:
+                wanted = wants_activity(self.state, now_ns)
+                event = self._sample(now_ns, with_activity=wanted)
+            else:
+                event = self._sample(now_ns, with_activity=False)
+                if isinstance(event, Sampled) and nothing_new(rest, event):
+                    return False
+            self._see_through(event)
         except Exception as error:  # noqa: BLE001 - the one place, see above
             self._stumble(error)
-            return
-        self.feed(event)
+        return True
 
     def feed(self, event: Event) -> None:
         """Let the policy learn something, and do what it asks for.
@@ -130,10 +149,11 @@ class Loop:
         """Go on under other rules; what was seen stays."""
         self.state = under(self.state, rules)
         self.rules = rules
+        self._rest = None
 
-    def _sample(self, now_ns: int) -> Event:
+    def _sample(self, now_ns: int, *, with_activity: bool) -> Event:
         try:
-            event = self._ports.sample(now_ns, wants_activity(self.state, now_ns))
+            event = self._ports.sample(now_ns, with_activity)
         except (KernelError, OSError) as error:
             self.missed += 1
             self._blind += 1
@@ -146,17 +166,19 @@ class Loop:
         return event
 
     def _see_through(self, event: Event) -> None:
-        events = deque([event])
+        self._rest = None
+        # A list, though taken from its front: most turns bring no news, and an empty one is free.
+        news: list[Event] = []
         for _ in range(EVENTS_PER_TURN_MAX):
-            if not events:
-                return
-            event = events.popleft()
             before = self.state
             self.state, requests = self._step(before, event, self.rules)
             # Before acting: afterwards there may be no memory left to write with.
             self._ports.record(before, event, requests, self._late_ns)
             for request in requests:
-                events.extend(self._answer(request))
+                news.extend(self._answer(request))
+            if not news:
+                return
+            event = news.pop(0)
         raise AssertionError("the policy does not come to rest")
 
     def _answer(self, request: Request) -> list[Event]:
@@ -182,13 +204,15 @@ class Loop:
             return [surveyed]
         # A survey takes time: look again before anybody is touched, so that memory which
         # came back meanwhile saves a life. Who cannot look does not act on what was.
-        fresh = self._sample(self._ports.now_ns())
+        now_ns = self._ports.now_ns()
+        fresh = self._sample(now_ns, with_activity=wants_activity(self.state, now_ns))
         if isinstance(fresh, Missed):
             return [fresh, Missed(fresh.now_ns, "survey", "memory could not be read after it")]
         return [fresh, surveyed]
 
     def _stumble(self, error: Exception) -> None:
         now_ns = self._ports.now_ns()
+        self._rest = None
         self.errors += 1
         sentence = f"internal error, the policy starts afresh: {type(error).__name__}: {error}"
         try:
