@@ -75,6 +75,8 @@ class World:
     bodies: dict = field(default_factory=dict)
     signalled: list = field(default_factory=list)
     decisions: list = field(default_factory=list)
+    refused: set = field(default_factory=set)
+    """Who would not be signalled, whatever became of them later."""
     told: list = field(default_factory=list)
     stale: list = field(default_factory=list)
     """What was asked for on memory that had not just been read."""
@@ -331,6 +333,7 @@ class World:
             if body is None:
                 news.append(Gone(now_ns, victim))
             elif body.refuses or (body.refuses_kill and request.force is Force.KILL):
+                self.refused.add(victim)
                 news.append(Refused(now_ns, victim, "sim"))
             elif not body.stuck and (request.force is Force.KILL or not body.ignores_term):
                 body.dies_ns = now_ns + self.dice.randint(1, 800) * MS

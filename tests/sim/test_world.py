@@ -67,7 +67,9 @@ def _one_at_a_time(world):
             assert len(stuck) == len(first) or patient, "a second victim while the first had time"
         elif before is not None and request.force is before.force is Force.TERM:
             # Who refused may be asked again after a rest: the answer comes at once.
-            refusers = all(world.is_immortal(victim) for victim in request.victims)
+            refusers = all(
+                victim in world.refused or world.is_immortal(victim) for victim in request.victims
+            )
             assert refusers or now_ns - before_ns >= SECOND, "asked twice"
         before_ns, before = now_ns, request
 

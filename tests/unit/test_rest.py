@@ -290,3 +290,16 @@ def test_a_machine_at_rest_on_watch_is_surveyed_seldom_and_a_leak_often():
 
     assert due_ns["still"] >= 10 * SECOND
     assert due_ns["leak"] <= 3 * SECOND
+
+
+def test_surveys_hurry_when_the_room_is_soon_used_up_and_not_for_every_fall():
+    rules = ONLY_AMOUNTS
+    due = {}
+    for name, pace in (("build", 0.01), ("hog", 0.12)):
+        state = settled(0.5, rules)
+        for n in range(1, 11):
+            state, _ = step(state, look(0.5 - pace * n / 10, START_NS + n * 100 * MS), rules)
+        state = state._replace(survey_ns=state.now_ns, survey_cost_ns=4 * MS)
+        due[name] = survey_due(state, state.now_ns + 100 * MS)
+
+    assert due == {"build": False, "hog": True}

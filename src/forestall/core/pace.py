@@ -18,7 +18,7 @@ from bisect import bisect_left
 
 from forestall.core.model import Stage
 from forestall.core.state import Calm, Choosing
-from forestall.core.trend import headroom_bytes
+from forestall.core.trend import falling_per_s, headroom_bytes
 from forestall.core.units import GIB, MS, SECOND
 from forestall.core.value import TYPE_CHECKING, value
 
@@ -53,6 +53,10 @@ SURVEY_STILL = (0.0002, 10 * SECOND)
 SURVEY_WATCH = (0.001, 2 * SECOND)
 SURVEY_NEAR = (0.0015, 1 * SECOND)
 SURVEY_FALLING = (0.05, 100 * MS)
+FALLING_LEFT_S = 10
+"""Surveys hurry when the room lasts no longer than this at the pace of the last two seconds:
+time for a hundred of them, or four on a machine with ten thousand processes. A build that takes
+200 MiB at once while 20 GiB are left is nobody's hurry; it made surveys cost 0.5 % of a core."""
 USED_UP_SHARE = 0.005
 """So much of memory gone since the last survey is worth another: 80 MiB on a 16 GiB machine."""
 
@@ -209,7 +213,7 @@ def survey_due(state: State, now_ns: int) -> bool:
     ceilings = state.ceilings
     if memory is None or ceilings is None:
         return False
-    if falling(state):
+    if falling(state) and _short_of_time(state, memory, ceilings):
         share, least_ns = SURVEY_FALLING
     elif memory.available_bytes < ceilings.any_bytes:
         share, least_ns = SURVEY_NEAR if _used_up(state, memory) else SURVEY_STILL
@@ -218,6 +222,12 @@ def survey_due(state: State, now_ns: int) -> bool:
     else:
         share, least_ns = SURVEY_CALM
     return not state.survey_ns or since_ns >= max(least_ns, int(state.survey_cost_ns / share))
+
+
+def _short_of_time(state: State, memory: Memory, ceilings: Ceilings) -> bool:
+    headroom = headroom_bytes(memory)
+    pace = falling_per_s(state.trail, state.now_ns, headroom, FALLING_NS)
+    return pace * FALLING_LEFT_S > _room_bytes(memory, ceilings)
 
 
 def _used_up(state: State, memory: Memory) -> bool:
