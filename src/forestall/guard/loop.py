@@ -34,6 +34,11 @@ BLIND_SAMPLES = 5
 """So many samples missed in a row are worth telling."""
 
 
+def _take_a_sample(_rest: Rest) -> bool:
+    """Where there is no shorter look than a sample."""
+    return False
+
+
 class Ports:
     """Everything the loop touches; a test, a dry run and the daemon differ only in these."""
 
@@ -47,6 +52,7 @@ class Ports:
         relieve: Callable[[Relieve], None],
         tell: Callable[[Tell, int], None],
         record: Callable[[State, Event, tuple[Request, ...], int], None],
+        unmoved: Callable[[Rest], bool] = _take_a_sample,
     ) -> None:
         self.now_ns = now_ns
         self.sample = sample
@@ -55,6 +61,7 @@ class Ports:
         self.relieve = relieve
         self.tell = tell
         self.record = record
+        self.unmoved = unmoved
 
 
 class Loop:
@@ -90,6 +97,25 @@ class Loop:
     def rouse(self) -> None:
         """Have the policy asked at the next turn, whatever it sees."""
         self._rest = None
+
+    def still(self, now_ns: int, late_ns: int) -> bool:
+        """Look; tell whether nothing has moved, so that there is no turn to take yet.
+
+        Raises: SystemExit, as for ``turn``.
+        """
+        rest = self._rest
+        if rest is None or now_ns >= rest.until_ns:
+            return False
+        try:
+            if not self._ports.unmoved(rest):
+                return False
+        except Exception as error:  # noqa: BLE001 - the one place, see above
+            self._stumble(error)
+            return False
+        self.samples += 1
+        if late_ns > self.late_ns_max:  # noqa: PLR1730 - ten times a second, on cold caches
+            self.late_ns_max = late_ns
+        return True
 
     def turn(self, planned_ns: int) -> bool:
         """Take one sample and see it through; False when there was nothing new in it.

@@ -16,13 +16,18 @@ from forestall.kernel.parse import parse_meminfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
 
     from forestall.kernel.files import KernelFile
+
+    Floor: TypeAlias = tuple[slice, bytes, bytes]
 
 HEAD_BYTES = 1024
 """Reaches past Shmem on every kernel; the copy costs nothing, the formatting is the price."""
 
-_FIELDS = (b"MemTotal:", b"\nMemAvailable:", b"\nSwapTotal:", b"\nSwapFree:", b"\nShmem:")
+AVAILABLE = b"\nMemAvailable:"
+SWAP_FREE = b"\nSwapFree:"
+_FIELDS = (b"MemTotal:", AVAILABLE, b"\nSwapTotal:", SWAP_FREE, b"\nShmem:")
 _UNIT = b" kB"
 _FRAME = tuple(part for name in _FIELDS for part in (name, _UNIT))
 
@@ -39,6 +44,8 @@ class Meminfo:
         self._frame: Callable[[bytes], tuple[bytes, ...]] | None = None
         """Cuts out the names and units around the numbers; None while the layout is unknown."""
         self._numbers: Callable[[bytes], tuple[bytes, ...]] = _nothing
+        self._places: dict[bytes, slice] = {}
+        """Where a line stands, from its name to its last digit."""
         self.relearned = 0
         """How often the layout had moved; for status and tests."""
 
@@ -63,6 +70,34 @@ class Meminfo:
                 # Shorter than it was, or no number: the slow way finds out and says so.
                 pass
         return self._read_slowly()
+
+    def floor(self, name: bytes, least_bytes: int) -> Floor | None:
+        """Prepare ``stays_above``: say how a line reads that is at this floor.
+
+        Returns: None where the layout is not known.
+        """
+        place = self._places.get(name)
+        if place is None or self._frame is None:
+            return None
+        width = place.stop - place.start - len(name)
+        least_kib = max(0, -(-least_bytes // 1024))
+        low = name + b"%*d" % (width, least_kib)
+        return place, low, name + b"9" * width
+
+    def stays_above(self, floors: tuple[Floor, ...]) -> bool:
+        """Read, and tell without a number parsed that every line is at its floor or above.
+
+        Numbers stand right-aligned in columns of a fixed width, so they sort as text; and
+        whatever sorts between two texts with the same beginning has that beginning, so
+        a line that moved is noticed.
+        Raises: OSError.
+        """
+        file = self._file
+        raw = file.pread(file.fd, HEAD_BYTES, 0)
+        for place, low, high in floors:  # noqa: SIM110 - see ``signals.all_hold``
+            if not low <= raw[place] <= high:
+                return False
+        return True
 
     def _read_slowly(self) -> Memory:
         raw = self._file.read()
@@ -89,6 +124,7 @@ class Meminfo:
             frame += f"{start - at}x{len(name)}s{digits}x{len(_UNIT)}s"
             numbers += f"{start - at + len(name)}x{digits}s{len(_UNIT)}x"
             at = end + len(_UNIT)
+            self._places[name] = slice(start, end)
         self._numbers = struct.Struct(numbers).unpack_from
         self._frame = struct.Struct(frame).unpack_from
 
