@@ -64,9 +64,15 @@ def prepared(folder):
 def turns(times):
     """A whole turn of the loop: poll, sample, step, record, clients; nothing is due but that."""
     guard = prepared(sys.argv[4])
-    for _ in range(200):
+
+    def turn():
+        guard._loop.rouse()
         guard._once(now_ns())
-    tell("turn_ns", cpu_per_call_ns(lambda: guard._once(now_ns()), times))
+
+    for _ in range(200):
+        turn()
+    tell("turn_ns", cpu_per_call_ns(turn, times))
+    tell("look_ns", cpu_per_call_ns(lambda: guard._once(now_ns()), times))
     tell("late_ns_max", guard._loop.late_ns_max)
 
 

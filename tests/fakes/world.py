@@ -83,6 +83,8 @@ class World:
     decisions: list = field(default_factory=list)
     mortal_at: list = field(default_factory=list)
     """Who was there and could be ended, at each decision."""
+    refused: set = field(default_factory=set)
+    """Who would not be signalled, whatever became of them later."""
     told: list = field(default_factory=list)
     stale: list = field(default_factory=list)
     """What was asked for on memory that had not just been read."""
@@ -397,6 +399,7 @@ class World:
             if body is None:
                 news.append(Gone(now_ns, victim))
             elif body.refuses or (body.refuses_kill and request.force is Force.KILL):
+                self.refused.add(victim)
                 news.append(Refused(now_ns, victim, "sim"))
             elif not body.stuck and (request.force is Force.KILL or not body.ignores_term):
                 dies_ns = now_ns + self.dice.randint(1, 800) * MS

@@ -6,10 +6,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from forestall.core.events import Sampled
-from forestall.core.model import Activity, Memory, Pressure
+from forestall.core.model import Activity, Memory, Pressure, Stage
 from forestall.core.pace import pause_ns, survey_due, wants_activity
 from forestall.core.policy import step
-from forestall.core.rules import DEFAULT_RULES
+from forestall.core.rules import DEFAULT_RULES, Signal, Trigger, above
 from forestall.core.state import begin
 from forestall.core.trend import (
     MARKS_MAX,
@@ -27,6 +27,7 @@ from forestall.core.trend import (
     time_left_ns,
 )
 from forestall.core.units import GIB, MIB, MS, SECOND
+from forestall.core.value import replace
 from tests.fakes.builders import activity, memory, sampled
 
 QUICK = settings(max_examples=60, deadline=None)
@@ -105,6 +106,31 @@ def test_a_pressure_that_could_not_be_read_is_never_a_stall(gap, window):
         found = stall_share(trail, START_NS + n * POINT_NS, window, full=True)
 
         assert found in {None, 0.0}
+
+
+@QUICK
+@given(
+    gaps=st.lists(st.integers(1, 4), min_size=4, max_size=12),
+    stalls=st.lists(st.integers(0, 100_000), min_size=1, max_size=12),
+)
+def test_points_far_apart_in_a_quiet_time_make_a_stall_no_larger(gaps, stalls):
+    """While nothing moves the policy is asked seldom; the stall that follows weighs the same."""
+    sparse = dense = Trail()
+    now_ns, asked_ns = START_NS, {START_NS}
+    for gap in gaps:
+        now_ns += gap * POINT_NS
+        asked_ns.add(now_ns)
+    quiet_ns, total_us = now_ns, 0
+    for at_ns in range(START_NS, quiet_ns + (len(stalls) + 1) * POINT_NS, POINT_NS):
+        if at_ns > quiet_ns:
+            total_us += stalls[(at_ns - quiet_ns) // POINT_NS - 1]
+        event = Sampled(at_ns, memory(0.5), Pressure(total_us, total_us))
+        dense = extend(dense, event)
+        if at_ns in asked_ns or at_ns > quiet_ns:
+            sparse = extend(sparse, event)
+        exact, found = (stall_share(t, at_ns, SECOND, full=False) for t in (dense, sparse))
+
+        assert found is None or exact is None or abs(found - exact) < 1e-9 + 0.1 * exact
 
 
 def test_without_pressure_a_stall_is_unknown_and_not_zero():
@@ -282,17 +308,34 @@ def test_the_sleep_has_a_floor_and_a_ceiling(share, total, swap):
 
 def test_vmstat_is_read_at_once_then_once_a_second_in_calm_and_oftener_on_watch():
     calm, _ = step(begin(DEFAULT_RULES), sampled(START_NS, 0.5, activity=activity()), DEFAULT_RULES)
-    watch, _ = step(
-        begin(DEFAULT_RULES),
-        sampled(START_NS, 0.05, activity=activity(), swap=16 * GIB),
-        DEFAULT_RULES,
-    )
+    watch, still = (looked_at_twice(some_us) for some_us in (1, 0))
 
     assert wants_activity(begin(DEFAULT_RULES), START_NS)
     assert not wants_activity(calm, START_NS + SECOND - 1)
     assert wants_activity(calm, START_NS + SECOND)
     assert not wants_activity(watch, START_NS + 100 * MS - 1)
     assert wants_activity(watch, START_NS + 100 * MS)
+    assert not wants_activity(still, START_NS + SECOND - 1), "nobody waits for memory"
+    assert wants_activity(still, START_NS + SECOND)
+
+
+def looked_at_twice(some_us):
+    """On watch; ``some_us`` lost between a look and the next, which reads vmstat."""
+    state = begin(DEFAULT_RULES)
+    for event in (
+        sampled(START_NS - 100 * MS, 0.05, swap=16 * GIB),
+        sampled(START_NS, 0.05, some_us=some_us, activity=activity(), swap=16 * GIB),
+    ):
+        state, _ = step(state, event, DEFAULT_RULES)
+    return state
+
+
+def test_vmstat_is_read_often_where_a_trigger_looks_at_it_without_a_stall():
+    churn = Trigger("churn", Stage.KILL, (above(Signal.REFAULTS, 8.0 * MIB, 2 * SECOND),))
+    rules = replace(DEFAULT_RULES, triggers=(churn,))
+    state, _ = step(begin(rules), sampled(START_NS, 0.5, activity=activity()), rules)
+
+    assert wants_activity(state, START_NS + 100 * MS)
 
 
 @QUICK

@@ -243,7 +243,19 @@ def test_connecting_in_a_loop_is_accepted_at_a_pace(bench):
             bench.turn()
 
     assert bench.server.fds(bench.now_ns) == [], "even the listener rests"
+    assert not bench.server.quiet, "what is to be polled will change with time"
     assert bench.server.fds(bench.now_ns + SECOND)
+
+
+def test_a_server_is_quiet_only_while_nobody_is_connected(bench):
+    """The guard asks what to poll again only where this may have changed."""
+    alone = bench.server.quiet
+    client = bench.connect()
+    connected = bench.server.quiet
+    client.close()
+    bench.turn()
+
+    assert (alone, connected, bench.server.quiet) == (True, False, True)
 
 
 def test_the_socket_is_for_everyone_and_its_folder_is_not(bench):

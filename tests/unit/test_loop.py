@@ -409,3 +409,52 @@ def test_a_survey_is_no_measure_of_a_tick():
 
     assert bench.loop.surveys > surveys
     assert bench.loop.pause_ns() == 1 * MS
+
+
+def test_a_look_that_shows_nothing_new_is_neither_told_nor_recorded():
+    bench = Bench(share=0.06).turn()
+    for _ in range(3):
+        bench.loop.pause_ns()
+        bench.turn()
+    told = len(bench.diary)
+    bench.loop.pause_ns()
+    bench.turn(after_ns=10 * MS)
+    kept = len(bench.diary)
+    bench.loop.rouse()
+    bench.turn(after_ns=10 * MS)
+
+    assert kept == told, "nothing had moved"
+    assert len(bench.diary) == told + 1, "the kernel woke us: the policy is asked"
+    assert bench.loop.samples == 6
+
+
+def test_a_look_that_shows_a_shortage_is_seen_through_at_once():
+    bench = Bench(share=0.06).turn()
+    bench.loop.pause_ns()
+    bench.share = 0.01
+    bench.turn(after_ns=10 * MS)
+
+    assert bench.ended[0].victims == (HOG.id,)
+
+
+def test_new_rules_and_news_are_asked_about_whatever_memory_does():
+    for change in (
+        lambda loop: loop.adopt(RULES),
+        lambda loop: loop.feed(Gone(1000 * SECOND, HOG.id)),
+    ):
+        bench = Bench(share=0.06).turn()
+        bench.loop.pause_ns()
+        change(bench.loop)
+        told = len(bench.diary)
+        bench.turn(after_ns=10 * MS)
+
+        assert len(bench.diary) > told
+
+
+def test_a_look_that_fails_is_told():
+    bench = Bench(share=0.06).turn()
+    bench.loop.pause_ns()
+    bench.fails["sample"] = OSError(5, "EIO")
+    bench.turn(after_ns=10 * MS)
+
+    assert bench.diary[-1][0] == "Missed"

@@ -818,3 +818,29 @@ def test_a_choice_that_takes_too_long_begins_anew():
         play.sample(SHARE_SHORT, some_us=play.state.trail.points[-1].some_us)
 
     assert isinstance(play.state.hunt, Calm)
+
+
+def asked_in_vain():
+    """A hog ignored SIGTERM until its time was over; then memory came back by other hands."""
+    play = Play().until_ending(HOG, OTHER, BYSTANDER)
+    play.sample(SHARE_AMPLE, after_ns=TERM_RULES.grace_ns + 100 * MS)
+    assert play.told("outcome")
+    assert isinstance(play.state.hunt, Calm)
+    return play
+
+
+def test_nobody_is_asked_twice_in_a_row():
+    play = asked_in_vain().sample(SHARE_SHORT, after_ns=SECOND).survey(HOG, OTHER, BYSTANDER)
+    (end,) = play.find(End)
+
+    assert end.victims == (HOG.id,)
+    assert end.force is Force.KILL
+
+
+def test_after_a_minute_one_asks_again():
+    play = asked_in_vain()
+    play.sample(SHARE_AMPLE, after_ns=61 * SECOND).survey(HOG, OTHER, BYSTANDER)
+    play.sample(SHARE_SHORT).survey(HOG, OTHER, BYSTANDER)
+    (end,) = play.find(End)
+
+    assert end.force is Force.TERM

@@ -38,6 +38,11 @@ class Pace:
             self._count = 0
         return self._count < self._limit
 
+    @property
+    def spent(self) -> bool:
+        """Whether the last second's were all taken; time alone changes that, see ``free``."""
+        return self._count >= self._limit
+
     def take(self) -> None:
         """Count one."""
         self._count += 1

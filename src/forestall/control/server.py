@@ -132,6 +132,11 @@ class Server:
             wanted.append((fd, mask))
         return wanted
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nobody is connected, and ``fds`` stays as it is until somebody comes."""
+        return not self._clients and not self._accepts.spent
+
     def ready(self, fd: int, mask: int, now_ns: int) -> None:
         """Serve one descriptor that poll() named; unknown ones are ignored."""
         if self._listener is not None and fd == self._listener.fileno():

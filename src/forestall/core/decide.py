@@ -21,7 +21,7 @@ from forestall.core.value import TYPE_CHECKING, replace
 if TYPE_CHECKING:
     from forestall.core.events import Request, Surveyed
     from forestall.core.judge import Nobody, Verdict
-    from forestall.core.model import Memory
+    from forestall.core.model import Memory, ProcessId
     from forestall.core.rules import Rules
     from forestall.core.state import Choosing, State
 
@@ -30,6 +30,8 @@ DOOM_NS = 500 * MS
 HOPELESS_NS = 2 * SECOND
 """How long to leave things alone when nobody is suitable."""
 NOBODY_REPEAT_NS = 30 * SECOND
+ASKED_NS = 60 * SECOND
+"""Who was asked to end within this, and did not, is not asked a second time."""
 
 
 def decide(
@@ -58,11 +60,12 @@ def _end(
     part = verdict.part
     left_ns = time_left_ns(seen.trail, seen.now_ns, memory)
     doomed = left_ns is not None and left_ns < DOOM_NS
-    force = Force.KILL if hunt.stage is Stage.KILL or doomed else Force.TERM
+    victims = tuple(row.id for row in part.members)
+    firm = hunt.stage is Stage.KILL or doomed or _asked(seen, victims, event.now_ns)
+    force = Force.KILL if firm else Force.TERM
     patience_ns = rules.kill_patience_ns
     if force is Force.TERM:
         patience_ns = _grace_ns(seen, memory, left_ns, rules)
-    victims = tuple(row.id for row in part.members)
     cgroup = part.cgroup if rules.unit_kill else ""
     ending = Ending(
         victims,
@@ -99,7 +102,17 @@ def _end(
     if again:
         looping = f"{again}: {advice(ended)}"
         requests += (replace(told, what="restart-loop", sentence=looping),)
-    return replace(seen, hunt=ending), requests
+    return replace(seen, hunt=ending, dying=without(seen.dying, ending.left)), requests
+
+
+def _asked(seen: State, victims: tuple[ProcessId, ...], now_ns: int) -> bool:
+    # Its time to end by itself is over, whatever memory did meanwhile: nobody is asked twice.
+    return any(
+        ending.force is Force.TERM
+        and ending.left.issuperset(victims)
+        and now_ns - ending.since_ns < ASKED_NS
+        for ending in seen.dying
+    )
 
 
 def _before(seen: State, hunt: Choosing, event: Surveyed) -> Ending | None:
@@ -116,7 +129,8 @@ def _before(seen: State, hunt: Choosing, event: Surveyed) -> Ending | None:
         held_bytes = sum(here)
         # Who fills a tmpfs frees nothing: what is waited for is that it stops.
         filler = bool(here) and ending.expected_bytes < MIN_FREES_BYTES
-        if filler or held_bytes >= max(MIN_FREES_BYTES, ending.expected_bytes // 8):
+        share_bytes = ending.expected_bytes * len(here) // max(1, len(ending.victims))
+        if filler or held_bytes >= max(MIN_FREES_BYTES, share_bytes // 8):
             assert seen.memory is not None
             return replace(
                 ending,

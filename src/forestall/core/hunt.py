@@ -120,7 +120,8 @@ def _press_on(
                 f"{plain(hunt.comm)} was asked to end and has not, but memory is no longer short"
             )
             requests.append(Tell("outcome", sentence, seen.level, trigger=hunt.trigger))
-            return _rested(seen, Calm())
+            # Whoever was asked may still obey: it is not asked again, should memory fall at once.
+            return replace(_rested(seen, Calm()), dying=still_dying(seen, hunt))
         why = "memory is nearly out" if urgent else "its time to end by itself is over"
         requests.append(
             End(

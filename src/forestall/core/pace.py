@@ -5,21 +5,30 @@ left above the point of action: 16 GiB/s, measured for huge pages on one core at
 12. Floors keep a machine parked at its limit from burning a core; they give way
 as soon as headroom is seen to fall. Surveys are paced by their own measured
 cost, so that a machine with ten thousand processes spends no more on them than
-a small one.
+a small one, and by what there is to find out: while nothing is used up, nobody
+is to blame for it.
+
+Between two sleeps memory is looked at; the policy is asked only where the look
+shows something new (``rest``). A look costs half of what asking costs.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 from forestall.core.groups import WATCH_NEAR_NS, is_near
-from forestall.core.model import Force
+from forestall.core.model import Force, Stage
 from forestall.core.state import Calm, Choosing, Ending
+from forestall.core.trend import falling_per_s, headroom_bytes
 from forestall.core.units import GIB, MS, SECOND
-from forestall.core.value import TYPE_CHECKING
+from forestall.core.value import TYPE_CHECKING, value
 
 if TYPE_CHECKING:
+    from forestall.core.events import Sampled
     from forestall.core.model import Memory
     from forestall.core.rules import Rules
     from forestall.core.state import Ceilings, State
+    from forestall.core.trend import Trail
 
 FILL_BYTES_PER_S = 16 * GIB
 FALLING_NS = 2 * SECOND
@@ -34,15 +43,39 @@ processor from those who wait for this death."""
 STALL_NS = 25 * MS
 """Sampling for triggers with windows: forty times a second is finer than any of them."""
 NEAR_SHARE = 0.05
+STILL_PART = 16
+"""A sixteenth of the room may go before the policy is asked. The sleep was reckoned with all of
+it, so this stretches 16 GiB/s to 15; the fastest hog that was measured makes 12."""
 
 ACTIVITY_CALM_NS = 1 * SECOND
 ACTIVITY_WATCH_NS = 100 * MS
 
 # Shares of one core that surveys may cost, and the least time between two of them.
 SURVEY_CALM = (0.0001, 60 * SECOND)
+SURVEY_STILL = (0.0002, 10 * SECOND)
+"""Near a ceiling, with nothing used up since the last one: all on watch may cost 0.15 %."""
 SURVEY_WATCH = (0.001, 2 * SECOND)
 SURVEY_NEAR = (0.0015, 1 * SECOND)
 SURVEY_FALLING = (0.05, 100 * MS)
+FALLING_LEFT_S = 10
+"""Surveys hurry when the room lasts no longer than this at the pace of the last two seconds:
+time for a hundred of them, or four on a machine with ten thousand processes. A build that takes
+200 MiB at once while 20 GiB are left is nobody's hurry; it made surveys cost 0.5 % of a core."""
+USED_UP_SHARE = 0.005
+"""So much of memory gone since the last survey is worth another: 80 MiB on a 16 GiB machine."""
+
+
+@value
+class Rest:
+    """What may be seen without asking the policy: it would do nothing and learn next to nothing."""
+
+    until_ns: int
+    available_bytes: int
+    """Less than this asks."""
+    swap_bytes: int
+    """Less usable free swap than this asks."""
+    some_us: int | None
+    """Any other sum of stalls asks: somebody waits for memory."""
 
 
 def pause_ns(state: State, rules: Rules) -> int:
@@ -63,6 +96,8 @@ def pause_ns(state: State, rules: Rules) -> int:
     room_bytes = _room_bytes(memory, ceilings)
     wait_ns = max(0, room_bytes) * SECOND // FILL_BYTES_PER_S
     longest_ns = rules.interval_ns
+    if wait_ns >= longest_ns and memory.available_bytes >= ceilings.acting_bytes:
+        return longest_ns
     if memory.available_bytes < ceilings.acting_bytes:
         # Triggers that look at stalls may hold: their windows are seconds long.
         longest_ns = min(longest_ns, STALL_NS)
@@ -97,33 +132,125 @@ def falling(state: State) -> bool:
 def wants_activity(state: State, now_ns: int) -> bool:
     """Tell whether the next sample should read vmstat, which costs more than all else."""
     flows = state.trail.flows
-    if not flows:
+    since_ns = now_ns - flows[-1].now_ns if flows else ACTIVITY_CALM_NS
+    if since_ns >= ACTIVITY_CALM_NS:
         return True
+    if since_ns < ACTIVITY_WATCH_NS:
+        return False
     memory = state.memory
     ceilings = state.ceilings
-    watch = not isinstance(state.hunt, Calm) or (
+    return not isinstance(state.hunt, Calm) or (
         memory is not None
         and ceilings is not None
         and memory.available_bytes < max(ceilings.any_bytes, ceilings.acting_bytes)
+        # Without a stall no trigger that reads vmstat can hold, unless it asks for no stall.
+        and not (ceilings.still_ns and _stall_free(state.trail))
     )
-    return now_ns - flows[-1].now_ns >= (ACTIVITY_WATCH_NS if watch else ACTIVITY_CALM_NS)
+
+
+def rest(state: State, rules: Rules) -> Rest | None:
+    """Say what need not be told to the policy after this state; None: tell it everything.
+
+    Only in calm, with headroom that does not fall. Then the policy's answer to an unchanged
+    memory depends on time alone, and what time alone brings can wait for ``until_ns``:
+    warnings, surveys, a level told again. Whoever may end somebody cannot wait and does not:
+
+    - triggers for amounts alone are further away than the room, of which a sixteenth may go;
+    - triggers that look further need a stall (``still_ns`` is 0 where one does not), and any
+      stall asks. They also need available memory below ``acting_bytes``: to cross it asks,
+      and below it nothing is kept while a stall is remembered;
+    - one that holds already is told everything.
+
+    Windows stay filled: ``still_ns`` is shorter than half of the shortest.
+    """
+    memory, ceilings, trail = state.memory, state.ceilings, state.trail
+    if memory is None or ceilings is None or not trail.points or falling(state):
+        return None
+    if not isinstance(state.hunt, Calm) or state.warning:
+        return None
+    if rules.kill_within_cgroup and is_near(state):
+        return None
+    room_bytes = _room_bytes(memory, ceilings)
+    if room_bytes <= 0:
+        return None
+    available_bytes, swap_bytes = memory.available_bytes, memory.swap_usable_bytes
+    least_bytes = available_bytes - room_bytes // STILL_PART
+    swap_least_bytes = swap_bytes - room_bytes // STILL_PART
+    longest_ns = rules.interval_ns
+    if available_bytes >= ceilings.any_bytes:
+        least_bytes = max(least_bytes, ceilings.any_bytes)
+    else:
+        longest_ns = min(longest_ns, ceilings.still_ns)
+        if available_bytes >= ceilings.acting_bytes:
+            least_bytes = max(least_bytes, ceilings.acting_bytes)
+        elif not _stall_free(trail) or _acting_holds(state, rules):
+            return None
+    if longest_ns <= 0:
+        return None
+    some_us = trail.points[-1].some_us
+    return Rest(state.now_ns + longest_ns, least_bytes, swap_least_bytes, some_us)
+
+
+def nothing_new(rest: Rest, event: Sampled) -> bool:
+    """Tell whether a look may be kept from the policy; its time is for the caller to watch."""
+    memory = event.memory
+    if (
+        memory.available_bytes < rest.available_bytes
+        or memory.swap_usable_bytes < rest.swap_bytes
+        or event.activity is not None
+    ):
+        return False
+    pressure = event.pressure
+    return (pressure.some_us if pressure is not None else None) == rest.some_us
+
+
+def _stall_free(trail: Trail) -> bool:
+    """Whether no task waited for memory for as long as anything is remembered."""
+    points = trail.points
+    return bool(points) and points[0].some_us == points[-1].some_us
+
+
+def _acting_holds(state: State, rules: Rules) -> bool:
+    if state.holding.count(None) == len(state.holding):
+        return False
+    return any(
+        since is not None and trigger.stage.rank >= Stage.TERMINATE.rank
+        for trigger, since in zip(rules.triggers, state.holding, strict=True)
+    )
 
 
 def survey_due(state: State, now_ns: int) -> bool:
     """Tell whether it is time to look at processes, so that blame is known when it is needed."""
+    since_ns = now_ns - state.survey_ns
+    if state.survey_ns and since_ns < SURVEY_FALLING[1]:
+        return False
     memory = state.memory
     ceilings = state.ceilings
     if memory is None or ceilings is None:
         return False
-    since_ns = now_ns - state.survey_ns
-    if state.survey_ns and since_ns < SURVEY_FALLING[1]:
-        return False
-    if falling(state):
+    if falling(state) and _short_of_time(state, memory, ceilings):
         share, least_ns = SURVEY_FALLING
     elif memory.available_bytes < ceilings.any_bytes:
-        share, least_ns = SURVEY_NEAR
-    elif memory.available_bytes < memory.total_bytes // 2:
+        share, least_ns = SURVEY_NEAR if _used_up(state, memory) else SURVEY_STILL
+    elif memory.available_bytes < memory.total_bytes // 2 and _used_up(state, memory):
         share, least_ns = SURVEY_WATCH
     else:
         share, least_ns = SURVEY_CALM
     return not state.survey_ns or since_ns >= max(least_ns, int(state.survey_cost_ns / share))
+
+
+def _short_of_time(state: State, memory: Memory, ceilings: Ceilings) -> bool:
+    headroom = headroom_bytes(memory)
+    pace = falling_per_s(state.trail, state.now_ns, headroom, FALLING_NS)
+    return pace * FALLING_LEFT_S > _room_bytes(memory, ceilings)
+
+
+def _used_up(state: State, memory: Memory) -> bool:
+    """Whether enough has gone since the last survey that somebody is to blame for it."""
+    marks = state.trail.marks
+    if not marks:
+        return False
+    # What is not remembered as far back as the survey is compared with the oldest that is.
+    index = bisect_left(marks, (state.survey_ns,))
+    then_bytes = marks[min(index, len(marks) - 1)][1]
+    return then_bytes - headroom_bytes(memory) > USED_UP_SHARE * memory.total_bytes

@@ -28,7 +28,7 @@ from forestall.core.events import (
 from forestall.core.groups import look_inside, watched
 from forestall.core.hunt import gone, missed, pursue, refused
 from forestall.core.judge import Chosen, judge
-from forestall.core.model import Level, Memory, Stage
+from forestall.core.model import Force, Level, Memory, Stage
 from forestall.core.pace import survey_due
 from forestall.core.signals import (
     acting_ceiling_bytes,
@@ -36,11 +36,13 @@ from forestall.core.signals import (
     amounts,
     ceiling_bytes,
     level_of,
+    levels_bytes,
+    still_ns,
 )
 from forestall.core.state import Calm, Ceilings, Choosing, Prospect, Settling, State, afresh
 from forestall.core.trend import POINT_NS, extend, headroom_bytes, time_left_ns
 from forestall.core.units import MS, SECOND, human_bytes, human_ns, human_share
-from forestall.core.value import TYPE_CHECKING, replace
+from forestall.core.value import TYPE_CHECKING, build, replace
 
 if TYPE_CHECKING:
     from forestall.core.events import Event, Request
@@ -93,7 +95,7 @@ def _sampled(state: State, event: Sampled, rules: Rules) -> tuple[State, tuple[R
     falling_ns = state.falling_ns
     if points and _falls_fast(points[-1].now_ns, points[-1].headroom_bytes, now_ns, memory):
         falling_ns = now_ns
-    seen = State(
+    fields = (
         state.hunt,
         now_ns,
         memory,
@@ -116,8 +118,10 @@ def _sampled(state: State, event: Sampled, rules: Rules) -> tuple[State, tuple[R
         state.others,
         state.ends,
     )
+    seen = build(State, fields)
     requests: list[Request] = []
-    seen = _level(seen, memory, rules, requests)
+    if memory.available_bytes <= ceilings.levels_bytes or seen.level is not Level.NORMAL:
+        seen = _level(seen, memory, rules, requests)
     if event.activity is not None and state.activity is not None:
         seen = _kernel_kills(state, seen, requests)
     if memory.available_bytes < ceilings.any_bytes:
@@ -152,6 +156,8 @@ def _ceilings(ceilings: Ceilings | None, memory: Memory, rules: Rules) -> Ceilin
         ceiling_bytes(rules, memory),
         acting_ceiling_bytes(rules, memory),
         amounts(rules, memory),
+        levels_bytes(rules, memory),
+        still_ns(rules),
     )
 
 
@@ -290,7 +296,8 @@ def _surveyed(state: State, event: Surveyed, rules: Rules) -> tuple[State, tuple
     )
     spared = seen.hunt.spared if isinstance(seen.hunt, Choosing) else frozenset()
     # Who has been killed already cannot be ended any more than that.
-    spared = spared.union(*(ending.left for ending in seen.dying))
+    killed = (ending.left for ending in seen.dying if ending.force is Force.KILL)
+    spared = spared.union(*killed)
     verdict = judge(event.rows, seen.census, memory, rules, spared=spared, holdings=seen.holdings)
     seen = replace(seen, prospect=_prospect(event.now_ns, verdict, calm=_ample(seen)))
     if isinstance(seen.hunt, Choosing):

@@ -17,8 +17,11 @@ from forestall.core.trend import (
     surge_left_ns,
     time_left_ns,
 )
+from forestall.core.units import MIB, MS
 from forestall.core.value import replace
 
+STILL_NS = 400 * MS
+"""Below half a second, over which ``time_left`` reads its faster pace."""
 PAGE_BYTES = 4096
 """Only scales what people are shown and what ``refaults`` is compared with."""
 
@@ -100,9 +103,9 @@ def amounts(rules: Rules, memory: Memory) -> tuple[tuple[int, int], ...]:
     """List the limits (available, swap) of the acting triggers that look at amounts only.
 
     A trigger that also looks at stalls or trends cannot be overrun in a millisecond:
-    its windows are longer than that.
+    its windows are longer than that. Left out are those that another always comes before.
     """
-    found = []
+    found: list[tuple[int, int]] = []
     for trigger in rules.triggers:
         limits = {
             condition.signal: condition.amount
@@ -119,7 +122,39 @@ def amounts(rules: Rules, memory: Memory) -> tuple[tuple[int, int], ...]:
                 swap.of(memory.swap_total_bytes) if swap else memory.swap_total_bytes,
             )
         )
-    return tuple(found)
+    return tuple(
+        one
+        for index, one in enumerate(found)
+        if not any(
+            other[0] >= one[0] and other[1] >= one[1] and (other != one or at < index)
+            for at, other in enumerate(found)
+            if at != index
+        )
+    )
+
+
+def still_ns(rules: Rules) -> int:
+    """Say how long a machine that does not move may go unsampled without weakening a trigger.
+
+    Zero where an acting trigger could hold with nobody waiting for memory and amounts as they
+    are. Otherwise less than half of every window, so that each always has a point in its
+    older half, and a stall is measured from the first moment on.
+    """
+    windows = [STILL_NS]
+    for trigger in rules.triggers:
+        if trigger.stage.rank < Stage.TERMINATE.rank:
+            continue
+        # As in ``amounts``: those are kept at a distance by the pace.
+        of_amounts = all(one.below and one.amount is not None for one in trigger.conditions)
+        if not of_amounts and not any(_wants_stall(one) for one in trigger.conditions):
+            return 0
+        windows += [one.window_ns * 2 // 5 for one in trigger.conditions if one.window_ns]
+    return min(windows)
+
+
+def _wants_stall(condition: Condition) -> bool:
+    memory_stalls = Signal.STALL_SOME, Signal.STALL_FULL
+    return condition.signal in memory_stalls and not condition.below and condition.number > 0.0
 
 
 def level_of(memory: Memory, current: Level, rules: Rules) -> Level:
@@ -132,6 +167,17 @@ def level_of(memory: Memory, current: Level, rules: Rules) -> Level:
         if full and available_bytes <= rule.available_max_bytes * (1.0 + margin):
             level = rule.level
     return level
+
+
+def levels_bytes(rules: Rules, memory: Memory) -> int:
+    """Available memory above which no level but normal is entered: calm looks no further."""
+    total_bytes = memory.total_bytes
+    highest = 0
+    for rule in rules.levels:
+        entered = min(total_bytes * (1.0 - rule.used_share), rule.available_max_bytes)
+        highest = max(highest, int(entered))
+    # Shares are floats: leave the last megabyte to the exact comparison.
+    return highest + MIB
 
 
 def _compare(condition: Condition, found: float, limit: float) -> bool:

@@ -94,6 +94,10 @@ class Ceilings:
     amounts: tuple[tuple[int, int], ...] = ()
     """For each acting trigger that looks at amounts only: available and swap below which it
     acts at once. These are what a fast hog can overrun between two samples."""
+    levels_bytes: int = 0
+    """Above this much the level is normal once it is; a little more than exact, for rounding."""
+    still_ns: int = 0
+    """How long the policy may go unasked below ``any_bytes`` while nothing moves; 0 for never."""
 
 
 @value
@@ -213,7 +217,7 @@ class State:
     groups: tuple[GroupTrack, ...] = ()
     within: Within | None = None
     dying: tuple[Ending, ...] = ()
-    """Killed and not gone yet when memory was back: the next shortage waits for what they hold."""
+    """Ended and not gone yet when memory was back: the next shortage waits for what they hold."""
     others: Others = Others()
     ends: tuple[Ended, ...] = ()
     """Whom we ended of late, the latest last; bounded by ``core.repeats``."""

@@ -96,13 +96,20 @@ def stall_share(trail: Trail, now_ns: int, window_ns: int, *, full: bool) -> flo
     """Share of the window in which tasks waited for memory.
 
     None before the window is filled, and where pressure is not known at either end of it.
+    Where nobody had waited between the oldest point in the window and the one before, the
+    share is of all the time since that one, up to the window: points are far apart while
+    nothing moves, and a stall that begins then must not count for more than it is.
     """
     points = trail.points
     if not points:
         return None
     last = points[-1]
-    first = _oldest_within(points, now_ns - window_ns)
-    span_ns = last.now_ns - first.now_ns
+    index = _index_within(points, now_ns - window_ns)
+    first = points[index]
+    begins_ns = first.now_ns
+    if index and points[index - 1].some_us == first.some_us:
+        begins_ns = max(points[index - 1].now_ns, last.now_ns - window_ns)
+    span_ns = last.now_ns - begins_ns
     if span_ns < window_ns // 2:
         return None
     then_us, now_us = (first.full_us, last.full_us) if full else (first.some_us, last.some_us)
@@ -265,6 +272,10 @@ def _recent(points: tuple[Moment, ...], now_ns: int) -> tuple[Moment, ...]:
 
 
 def _oldest_within(points: tuple[Moment, ...], since_ns: int) -> Moment:
+    return points[_index_within(points, since_ns)]
+
+
+def _index_within(points: tuple[Moment, ...], since_ns: int) -> int:
     # Moments are tuples that begin with their time, so a bare time sorts just before its moment.
     index = bisect_left(points, (since_ns,))  # type: ignore[type-var]
-    return points[min(index, len(points) - 1)]
+    return min(index, len(points) - 1)

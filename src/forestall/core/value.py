@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar, dataclass_transform
 
     T = TypeVar("T")
+
+    def build(cls: type[T], fields: tuple[object, ...], /) -> T:
+        """Build a value from all its fields in order, for the few that every tick builds.
+
+        Nothing is filled in and nothing counted: calling the class does that, in a Python
+        frame of its own, which costs 0.15 µs hot and several on cold caches.
+        """
+        ...
 else:
+    build = tuple.__new__
 
     def dataclass_transform(**_flags: object) -> Callable[[T], T]:
         """Stand in for typing's marker, which only type checkers read."""

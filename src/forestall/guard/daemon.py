@@ -15,7 +15,7 @@ import sys
 from forestall import __version__
 from forestall.control.server import Server
 from forestall.core.codec import decode
-from forestall.core.events import End, Sampled, Tell
+from forestall.core.events import End, Tell
 from forestall.core.rules import Options, Rules
 from forestall.core.sentence import plain
 from forestall.core.standing import Matcher
@@ -88,6 +88,9 @@ class Guard:
         self._lacks: list[str] = []
         self._pressure_fd = -1
         self._polled: dict[int, tuple[str, int]] = {}
+        self._settled = False
+        """The poll is in line, and nothing has happened since that could change that."""
+        self._polled_pid = 0
         self._speaker = Speaker("plain" if foreground else options.log_style)
         self._supervisor = Supervisor(dict(os.environ))
         self._hand = Hand(self._serve_relief)
@@ -109,7 +112,8 @@ class Guard:
             rules,
             Ports(
                 now_ns=now_ns,
-                sample=self._sample,
+                sample=self._sampler.sample,
+                unmoved=self._sampler.unmoved,
                 survey=self._survey,
                 perform=self._perform,
                 relieve=self._relieve,
@@ -264,19 +268,42 @@ class Guard:
 
     def _once(self, next_ns: int) -> int:
         """Wait for the planned moment or for what ends the wait; returns the next planned one."""
-        self._watch_descriptors()
-        wait_ns = next_ns - now_ns()
-        if self._ring.pending and not self._ring.in_episode and self._hand.fd >= 0:
-            wait_ns = min(wait_ns, WRITING_NS)
-        ready = self._wakeups.wait(wait_ns)
-        urgent = self._take(ready)
-        moment_ns = now_ns()
+        if not self._settled or self._polled_pid != self._hand.pid:
+            self._watch_descriptors()
+        writing = self._ring.pending
+        if writing and not self._ring.in_episode and self._hand.fd >= 0:
+            wait_ns = min(next_ns - now_ns(), WRITING_NS)
+            ready, moment_ns = self._wakeups.wait(wait_ns), now_ns()
+        else:
+            ready, moment_ns, next_ns = self._doze(next_ns)
+        urgent = bool(ready) and self._take(ready)
         planned_ns = min(next_ns, moment_ns) if urgent else next_ns
+        told = False
         if moment_ns >= planned_ns:
-            self._loop.turn(planned_ns)
-            next_ns = now_ns() + self._loop.pause_ns()
-        self._after(now_ns())
+            told = self._loop.turn(planned_ns)
+            moment_ns = now_ns()
+            next_ns = moment_ns + self._loop.pause_ns()
+        if told or ready or writing:
+            # A look that showed nothing new leaves everything as it was.
+            if ready or self._ender.watched or not self._server.quiet:
+                self._settled = False
+            self._after(moment_ns)
         return next_ns
+
+    def _doze(self, next_ns: int) -> tuple[list[tuple[object, int]], int, int]:
+        """Sleep; at each planned moment look, and sleep on while nothing has moved.
+
+        On cold caches every line that runs costs, so this is all that runs between two sleeps.
+        Returns: What woke us, when, and the moment that had been planned for.
+        """
+        loop = self._loop
+        pause_ns = loop.pause_ns()
+        while True:
+            ready = self._wakeups.wait(next_ns - now_ns())
+            moment_ns = now_ns()
+            if ready or moment_ns < next_ns or not loop.still(moment_ns, moment_ns - next_ns):
+                return ready, moment_ns, next_ns
+            next_ns = moment_ns + pause_ns
 
     def _take(self, ready: list[tuple[object, int]]) -> bool:
         """Serve what woke us; True when a sample should follow at once."""
@@ -287,6 +314,7 @@ class Guard:
                 self._stopping = True
             elif token == "pressure":  # noqa: S105
                 urgent = True
+                self._loop.rouse()
                 if mask & BROKEN:
                     self._stop_polling_pressure()
             elif token == "relief":  # noqa: S105
@@ -325,8 +353,6 @@ class Guard:
             wanted[self._hand.fd] = ("relief", READ)
         for fd, mask in self._server.fds(now_ns()):
             wanted[fd] = (("control", fd), mask)
-        if wanted == self._polled:
-            return
         for fd in self._polled:
             if fd not in wanted:
                 self._wakeups.remove(fd)
@@ -334,6 +360,8 @@ class Guard:
             if self._polled.get(fd) != (token, mask):
                 self._wakeups.add(fd, mask, token)
         self._polled = wanted
+        self._polled_pid = self._hand.pid
+        self._settled = not self._ender.watched and self._server.quiet
 
     def _after(self, moment_ns: int) -> None:
         """What can wait: clients, records, the watchdog, the live line."""
@@ -357,9 +385,6 @@ class Guard:
             self._start_relief()
 
     # Ports.
-
-    def _sample(self, moment_ns: int, with_activity: bool) -> Sampled:  # noqa: FBT001 - a port
-        return self._sampler.sample(moment_ns, with_activity=with_activity)
 
     def _survey(self, shared: bool) -> Surveyed:  # noqa: FBT001 - a port
         state = self._loop.state

@@ -23,7 +23,7 @@ from forestall.core.events import (
 )
 from forestall.core.groups import next_look_ns
 from forestall.core.model import Level, Memory, ProcessId, Role, Row, Standing
-from forestall.core.pace import pause_ns, wants_activity
+from forestall.core.pace import nothing_new, pause_ns, rest, wants_activity
 from forestall.core.policy import step
 from forestall.core.state import Choosing, afresh, begin, under
 from forestall.core.units import GIB, MINUTE, MS
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from forestall.core.events import Event, Request
     from forestall.core.model import Group
+    from forestall.core.pace import Rest
     from forestall.core.rules import Rules
     from forestall.core.state import State
 
@@ -48,6 +49,11 @@ REST_NS_MAX = 20 * MS
 (emulated, throttled, starved), the guard must not take the processor that others wait for."""
 BLIND_SAMPLES = 5
 """So many samples missed in a row are worth telling."""
+
+
+def _take_a_sample(_rest: Rest) -> bool:
+    """Where there is no shorter look than a sample."""
+    return False
 
 
 class Ports:
@@ -64,6 +70,7 @@ class Ports:
         tell: Callable[[Tell, int], None],
         record: Callable[[State, Event, tuple[Request, ...], int], None],
         groups: Callable[[], tuple[Group, ...]] = tuple,
+        unmoved: Callable[[Rest], bool] = _take_a_sample,
     ) -> None:
         self.now_ns = now_ns
         self.sample = sample
@@ -73,6 +80,7 @@ class Ports:
         self.tell = tell
         self.record = record
         self.groups = groups
+        self.unmoved = unmoved
 
 
 class Loop:
@@ -96,33 +104,72 @@ class Loop:
         self._costs_ns = (0, 0)
         """Of the last two ticks without a survey."""
         self._step = step
+        self._rest: Rest | None = None
+        """What the policy need not be asked about; None: everything. Ends with each answer."""
+        self._pause_ns = 0
 
     def pause_ns(self) -> int:
         """How long to wait for the next turn."""
-        # The cheaper of the last two: one that was preempted says nothing about the machine.
-        cost_ns = min(self._costs_ns)
-        return max(pause_ns(self.state, self.rules), min(REST_TIMES * cost_ns, REST_NS_MAX))
+        if self._rest is None:
+            # The cheaper of the last two: one that was preempted says nothing about the machine.
+            cost_ns = min(self._costs_ns)
+            self._pause_ns = max(
+                pause_ns(self.state, self.rules), min(REST_TIMES * cost_ns, REST_NS_MAX)
+            )
+            if self._pause_ns < self.rules.interval_ns:
+                self._rest = rest(self.state, self.rules)
+        return self._pause_ns
 
-    def turn(self, planned_ns: int) -> None:
-        """Take one sample and see it through.
+    def rouse(self) -> None:
+        """Have the policy asked at the next turn, whatever it sees."""
+        self._rest = None
+
+    def still(self, now_ns: int, late_ns: int) -> bool:
+        """Look; tell whether nothing has moved, so that there is no turn to take yet.
+
+        Raises: SystemExit, as for ``turn``.
+        """
+        rest = self._rest
+        if rest is None or now_ns >= rest.until_ns:
+            return False
+        try:
+            if not self._ports.unmoved(rest):
+                return False
+        except Exception as error:  # noqa: BLE001 - the one place, see above
+            self._stumble(error)
+            return False
+        self.samples += 1
+        if late_ns > self.late_ns_max:  # noqa: PLR1730 - ten times a second, on cold caches
+            self.late_ns_max = late_ns
+        return True
+
+    def turn(self, planned_ns: int) -> bool:
+        """Take one sample and see it through; False when there was nothing new in it.
 
         Raises: SystemExit on the third internal error within a minute while memory
             is not short; the supervisor then starts a fresh process.
         """
         now_ns = self._ports.now_ns()
-        self._late_ns = max(0, now_ns - planned_ns)
-        self.late_ns_max = max(self.late_ns_max, self._late_ns)
+        self._late_ns = late_ns = now_ns - planned_ns if now_ns > planned_ns else 0
+        self.late_ns_max = max(self.late_ns_max, late_ns)
+        rest, surveys = self._rest, self.surveys
         try:
-            event = self._sample(now_ns)
+            if rest is None or now_ns >= rest.until_ns:
+                wanted = wants_activity(self.state, now_ns)
+                event = self._sample(now_ns, with_activity=wanted)
+            else:
+                event = self._sample(now_ns, with_activity=False)
+                if isinstance(event, Sampled) and nothing_new(rest, event):
+                    return False
+            self._see_through(event)
         except Exception as error:  # noqa: BLE001 - the one place, see above
             self._stumble(error)
-            return
-        surveys = self.surveys
-        self.feed(event)
+            return True
         if self.surveys == surveys:
             self._costs_ns = (self._costs_ns[1], self._ports.now_ns() - now_ns)
         if now_ns - self._groups_ns >= next_look_ns(self.state):
             self._watch_groups(now_ns)
+        return True
 
     def feed(self, event: Event) -> None:
         """Let the policy learn something, and do what it asks for.
@@ -159,6 +206,7 @@ class Loop:
         """Go on under other rules; what was seen stays."""
         self.state = under(self.state, rules)
         self.rules = rules
+        self._rest = None
 
     def _watch_groups(self, now_ns: int) -> None:
         self._groups_ns = now_ns
@@ -166,9 +214,9 @@ class Loop:
         if groups or self.state.groups:
             self.feed(Watched(now_ns, groups))
 
-    def _sample(self, now_ns: int) -> Event:
+    def _sample(self, now_ns: int, *, with_activity: bool) -> Event:
         try:
-            event = self._ports.sample(now_ns, wants_activity(self.state, now_ns))
+            event = self._ports.sample(now_ns, with_activity)
         except (KernelError, OSError) as error:
             self.missed += 1
             self._blind += 1
@@ -181,17 +229,19 @@ class Loop:
         return event
 
     def _see_through(self, event: Event) -> None:
-        events = deque([event])
+        self._rest = None
+        # A list, though taken from its front: most turns bring no news, and an empty one is free.
+        news: list[Event] = []
         for _ in range(EVENTS_PER_TURN_MAX):
-            if not events:
-                return
-            event = events.popleft()
             before = self.state
             self.state, requests = self._step(before, event, self.rules)
             # Before acting: afterwards there may be no memory left to write with.
             self._ports.record(before, event, requests, self._late_ns)
             for request in requests:
-                events.extend(self._answer(request))
+                news.extend(self._answer(request))
+            if not news:
+                return
+            event = news.pop(0)
         raise AssertionError("the policy does not come to rest")
 
     def _answer(self, request: Request) -> list[Event]:
@@ -217,13 +267,15 @@ class Loop:
             return [surveyed]
         # A survey takes time: look again before anybody is touched, so that memory which
         # came back meanwhile saves a life. Who cannot look does not act on what was.
-        fresh = self._sample(self._ports.now_ns())
+        now_ns = self._ports.now_ns()
+        fresh = self._sample(now_ns, with_activity=wants_activity(self.state, now_ns))
         if isinstance(fresh, Missed):
             return [fresh, Missed(fresh.now_ns, "survey", "memory could not be read after it")]
         return [fresh, surveyed]
 
     def _stumble(self, error: Exception) -> None:
         now_ns = self._ports.now_ns()
+        self._rest = None
         self.errors += 1
         sentence = f"internal error, the policy starts afresh: {type(error).__name__}: {error}"
         try:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 
-
-def now_ns() -> int:
-    """Return CLOCK_MONOTONIC: the time of every event; it stands still while suspended."""
-    return time.monotonic_ns()
+now_ns = time.monotonic_ns
+"""CLOCK_MONOTONIC: the time of every event; it stands still while suspended. The function
+itself, not one around it: a tick asks four times."""
 
 
 def boot_ns() -> int:

@@ -31,11 +31,12 @@ class KernelFile:
     Raises: OSError when it cannot be opened.
     """
 
-    __slots__ = ("_pread", "fd", "path")
+    __slots__ = ("fd", "path", "pread")
 
     def __init__(self, path: str, *, pread: Pread = os.pread) -> None:
         self.path = path
-        self._pread = pread
+        self.pread = pread
+        """For what is read in every tick: ``file.pread(file.fd, size, 0)`` spares ``head``."""
         self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def head(self, size_bytes: int) -> bytes:
@@ -43,7 +44,7 @@ class KernelFile:
 
         Raises: OSError from pread.
         """
-        return self._pread(self.fd, size_bytes, 0)
+        return self.pread(self.fd, size_bytes, 0)
 
     def read(self) -> bytes:
         """Return the whole file as it is now.
@@ -52,10 +53,10 @@ class KernelFile:
         record. Only an empty read is the end.
         Raises: OSError from pread; KernelFormatError beyond 1 MiB.
         """
-        first = self._pread(self.fd, READ_BYTES, 0)
+        first = self.pread(self.fd, READ_BYTES, 0)
         parts = [first]
         size_bytes = len(first)
-        while part := self._pread(self.fd, READ_BYTES, size_bytes):
+        while part := self.pread(self.fd, READ_BYTES, size_bytes):
             parts.append(part)
             size_bytes += len(part)
             if size_bytes > FILE_BYTES_MAX:

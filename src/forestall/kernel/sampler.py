@@ -11,16 +11,18 @@ import os
 
 from forestall.core.events import Sampled
 from forestall.core.model import Activity, Holdings, Memory, Pressure
-from forestall.core.value import TYPE_CHECKING, replace
+from forestall.core.value import TYPE_CHECKING, build, replace
 from forestall.kernel.confinement import find_confinement
 from forestall.kernel.errors import KernelFormatError
 from forestall.kernel.files import KernelFile, try_open
-from forestall.kernel.meminfo import Meminfo
+from forestall.kernel.meminfo import AVAILABLE, SWAP_FREE, Meminfo
 from forestall.kernel.parse import parse_arcstats, parse_holdings, parse_pressure, parse_vmstat
 from forestall.kernel.swap import SwapReader, ratio_of
 
 if TYPE_CHECKING:
+    from forestall.core.pace import Rest
     from forestall.kernel.files import Pread
+    from forestall.kernel.meminfo import Floor
 
 PRESSURE_BYTES = 256
 """Two lines of at most 100 bytes."""
@@ -54,13 +56,17 @@ class Sampler:
         self._swap_total_bytes = -1
         self._pressure_raw = b""
         self._pressure_known: Pressure | None = None
+        self._rest: Rest | None = None
+        self._floors: tuple[Floor, ...] = ()
+        """How the lines of meminfo read that ``_rest`` lets pass; empty: it takes a sample."""
+        self._priced_otherwise = False
         self.pressure_errors = 0
         self.activity_errors = 0
         self.arc_errors = 0
         # A first reading learns the layout, and refuses a kernel we cannot serve.
         self._meminfo.read()
 
-    def sample(self, now_ns: int, *, with_activity: bool) -> Sampled:
+    def sample(self, now_ns: int, with_activity: bool) -> Sampled:  # noqa: FBT001 - a port
         """Read how memory stands.
 
         Args:
@@ -76,8 +82,31 @@ class Sampler:
             memory = self._with_arc(memory, self._arcstats)
         if self._confinement is not None:
             memory = self._confinement.narrow(memory)
-        pressure = self._read_pressure()
-        return Sampled(now_ns, memory, pressure, self._read_activity() if with_activity else None)
+        pressure = None if self._pressure is None else self._read_pressure(self._pressure)
+        activity = self._read_activity() if with_activity else None
+        return build(Sampled, (now_ns, memory, pressure, activity))
+
+    def unmoved(self, rest: Rest) -> bool:
+        """Tell, without reading a number, that a sample would show nothing new.
+
+        Exact when it says so. Where it cannot tell (a container, ZFS, zram, a text that moved,
+        an error) it says no, and a sample finds out.
+        Cost: two thirds of a sample, on cold caches half.
+        """
+        if rest is not self._rest:
+            self._rest = rest
+            self._floors = self._floors_of(rest)
+        if not self._floors:
+            return False
+        try:
+            if not self._meminfo.stays_above(self._floors):
+                return False
+            pressure = self._pressure
+            if pressure is None:
+                return True
+            return pressure.pread(pressure.fd, PRESSURE_BYTES, 0) == self._pressure_raw
+        except OSError:
+            return False
 
     def holdings(self) -> Holdings:
         """Read where memory is when processes do not explain it.
@@ -128,6 +157,18 @@ class Sampler:
             if part is not None:
                 part.close()
 
+    def _floors_of(self, rest: Rest) -> tuple[Floor, ...]:
+        known = self._pressure_known.some_us if self._pressure_known is not None else None
+        adjusted = self._arcstats is not None or self._confinement is not None
+        if adjusted or self._priced_otherwise or known != rest.some_us:
+            return ()
+        wanted = [(AVAILABLE, rest.available_bytes)]
+        if self._swap_total_bytes > 0:
+            wanted.append((SWAP_FREE, rest.swap_bytes))
+        found = [self._meminfo.floor(name, least_bytes) for name, least_bytes in wanted]
+        floors = tuple(floor for floor in found if floor is not None)
+        return floors if len(floors) == len(wanted) else ()
+
     def _open_pressure(self, base: str, pread: Pread) -> KernelFile | None:
         # Inside a container its own pressure counts: the host's tells of strangers.
         confinement = self._confinement
@@ -152,7 +193,8 @@ class Sampler:
             swap.refresh(now_ns, total_bytes)
         self._swap_total_bytes = total_bytes
         usable_bytes = swap.price(memory.swap_free_bytes, memory.total_bytes)
-        if usable_bytes == memory.swap_usable_bytes:
+        self._priced_otherwise = usable_bytes != memory.swap_usable_bytes
+        if not self._priced_otherwise:
             return memory
         return replace(memory, swap_usable_bytes=usable_bytes)
 
@@ -168,11 +210,9 @@ class Sampler:
         available_bytes = min(memory.total_bytes, memory.available_bytes + spare_bytes)
         return replace(memory, available_bytes=available_bytes)
 
-    def _read_pressure(self) -> Pressure | None:
-        if self._pressure is None:
-            return None
+    def _read_pressure(self, file: KernelFile) -> Pressure | None:
         try:
-            raw = self._pressure.head(PRESSURE_BYTES)
+            raw = file.pread(file.fd, PRESSURE_BYTES, 0)
             if raw != self._pressure_raw:
                 self._pressure_known = parse_pressure(raw)
                 self._pressure_raw = raw

@@ -58,6 +58,8 @@ class Wakeups:
             ready = self._poll.poll()
         else:
             ready = self._poll.poll(-(-timeout_ns // NS_PER_MS) if timeout_ns > 0 else 0)
+        if not ready:
+            return []
         tokens = self._tokens
         return [(tokens[fd], events) for fd, events in ready if fd in tokens]
 

@@ -17,7 +17,7 @@ from forestall import __version__
 from forestall.core.codec import encode
 from forestall.core.events import Reset, Surveyed
 from forestall.core.state import Calm
-from forestall.core.value import TYPE_CHECKING, value
+from forestall.core.value import TYPE_CHECKING, build, value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,11 +92,15 @@ class Ring:
         """Remember an event, before what it asks for is done."""
         if not isinstance(state.hunt, Calm):
             self._episode = True
-        self._entries.append(Entry(state, event, requests, late_ns))
-        self._bytes += _weight(event)
-        if not self._episode and len(self._entries) > BEFORE_ENTRIES:
+        entries = self._entries
+        entries.append(build(Entry, (state, event, requests, late_ns)))
+        # An entry more, an entry less: only the rows of surveys make one weigh more than another.
+        self._bytes += ENTRY_BYTES
+        if isinstance(event, Surveyed):
+            self._bytes += ROW_BYTES * len(event.rows)
+        if not self._episode and len(entries) > BEFORE_ENTRIES:
             self._drop()
-        while self._bytes > self._bytes_max and len(self._entries) > 1:
+        while self._bytes > self._bytes_max and len(entries) > 1:
             self._drop()
             self.dropped += self._episode
 
@@ -165,11 +169,10 @@ class Ring:
         )
 
     def _drop(self) -> None:
-        self._bytes -= _weight(self._entries.popleft().event)
-
-
-def _weight(event: Event) -> int:
-    return ENTRY_BYTES + (ROW_BYTES * len(event.rows) if isinstance(event, Surveyed) else 0)
+        event = self._entries.popleft().event
+        self._bytes -= ENTRY_BYTES
+        if isinstance(event, Surveyed):
+            self._bytes -= ROW_BYTES * len(event.rows)
 
 
 def _line(entry: Entry) -> bytes:
