@@ -10,7 +10,6 @@ from __future__ import annotations
 import marshal
 import os
 import signal
-import sys
 
 from forestall import __version__
 from forestall.control.server import Server
@@ -20,17 +19,17 @@ from forestall.core.rules import Options, Rules
 from forestall.core.sentence import plain
 from forestall.core.standing import Matcher
 from forestall.core.state import Calm
-from forestall.core.units import MINUTE, MS, SECOND, human_bytes
+from forestall.core.units import MINUTE, MS, SECOND
 from forestall.core.value import TYPE_CHECKING
 from forestall.effects import adjust, protect
 from forestall.effects.end import EndProcess
 from forestall.guard import selftest
 from forestall.guard.desk import Desk
-from forestall.guard.glance import cgroup2_root, columns, relief_event
+from forestall.guard.glance import cgroup2_root, relief_event
 from forestall.guard.journal import Speaker
 from forestall.guard.loop import Loop, Ports
 from forestall.guard.supervisor import Supervisor
-from forestall.guard.telling import describe, in_dry_run, live_line
+from forestall.guard.voice import Voice
 from forestall.kernel import libc
 from forestall.kernel.clock import now_ns, wall_ns
 from forestall.kernel.groups import Groups
@@ -57,7 +56,6 @@ QUIET_NS = 1 * SECOND
 """Calm for so long after an episode before its record is written out."""
 WRITING_NS = 5 * MS
 """Between two pieces of a record: quick enough to be done in seconds, slow enough to see."""
-LINE_EVERY_NS = 1 * SECOND
 RELIEF_RETRY_NS = 1 * MINUTE
 LAST_WORDS_MS = 2_000
 """At the stop, so long for relief to take the next piece of a record: a disk may be slow."""
@@ -78,20 +76,21 @@ class Guard:
     def __init__(self, rules: Rules, options: Options, *, foreground: bool) -> None:
         self._options = options
         self._foreground = foreground
-        self._run_name = f"{wall_ns():x}"
-        self._sequence = 0
-        self._counts: dict[str, int] = {}
         self._stopping = False
         self._quiet_since_ns = 0
-        self._line_ns = 0
         self._relief_tried_ns = 0
-        self._lacks: list[str] = []
         self._pressure_fd = -1
         self._polled: dict[int, tuple[str, int]] = {}
         self._settled = False
         """The poll is in line, and nothing has happened since that could change that."""
         self._polled_pid = 0
-        self._speaker = Speaker("plain" if foreground else options.log_style)
+        self._voice = Voice(
+            Speaker("plain" if foreground else options.log_style),
+            state=lambda: self._loop.state,
+            publish=self._publish,
+            foreground=foreground,
+            dry_run=options.dry_run,
+        )
         self._supervisor = Supervisor(dict(os.environ))
         self._hand = Hand(self._serve_relief)
         self._sampler = Sampler()
@@ -117,7 +116,7 @@ class Guard:
                 survey=self._survey,
                 perform=self._perform,
                 relieve=self._relieve,
-                tell=self._tell,
+                tell=self._voice.tell,
                 record=self._ring.append,
                 groups=self._groups.read,
             ),
@@ -145,7 +144,7 @@ class Guard:
         self._arm()
         self._warm_up()
         self._harden()
-        self._announce()
+        self._supervisor.ready(self._voice.announce(self._options))
         try:
             self._guard()
         finally:
@@ -167,10 +166,10 @@ class Guard:
         """Try the kill path; False when there is none and we are meant to kill."""
         fit = True
         for finding in selftest.rehearse(libc.process_mrelease):
-            self._lack(finding.means)
+            self._voice.lack(finding.means)
             fit = fit and (not finding.fatal or self._options.dry_run)
         if not fit:
-            self._say("degraded", "the guard cannot end anybody here and does not start")
+            self._voice.say("degraded", "the guard cannot end anybody here and does not start")
         return fit
 
     def _start_relief(self) -> None:
@@ -179,7 +178,7 @@ class Guard:
             self._hand.start()
             self._table.shield({self._hand.pid})
         except OSError as error:
-            self._lack(f"relief could not be started ({os.strerror(error.errno or 0)})")
+            self._voice.lack(f"relief could not be started ({os.strerror(error.errno or 0)})")
 
     def _serve_relief(self, end: socket.socket) -> None:
         libc.prctl_set_name(b"forestall-relief")
@@ -200,7 +199,7 @@ class Guard:
             self._server.open()
         except OSError as error:
             reason = error.strerror or str(error)
-            self._lack(f"no control socket at {self._options.socket_path} ({reason})")
+            self._voice.lack(f"no control socket at {self._options.socket_path} ({reason})")
 
     def _arm(self) -> None:
         stop_signals = [signal.SIGTERM, signal.SIGINT]
@@ -215,7 +214,7 @@ class Guard:
         if isinstance(path, str):
             trigger = open_trigger(path, stall_us=STALL_US, window_us=WINDOW_US)
         if trigger is None:
-            self._lack("no pressure trigger: stalls are seen at the next tick only")
+            self._voice.lack("no pressure trigger: stalls are seen at the next tick only")
         else:
             self._pressure_fd = trigger.fd
             self._wakeups.add(trigger.fd, URGENT, "pressure")
@@ -242,22 +241,7 @@ class Guard:
             steps.append(protect.lock_memory(libc.mlockall))
         for failure in steps:
             if failure is not None:
-                self._lack(failure)
-
-    def _announce(self) -> None:
-        memory = self._loop.state.memory
-        size = human_bytes(memory.total_bytes) if memory else "unknown memory"
-        swap = human_bytes(memory.swap_total_bytes) if memory else "unknown"
-        mode = "dry run, nobody is touched" if self._options.dry_run else "guarding"
-        if self._options.only_uid is not None:
-            mode += f", processes of uid {self._options.only_uid} only"
-        self._say("start", f"forestall {__version__}: {mode}; {size} of memory, {swap} of swap")
-        for lack in self._lacks:
-            self._say("degraded", lack)
-        prospect = self._loop.state.prospect
-        if self._foreground and prospect is not None:
-            self._speaker.line(f"forestall: if somebody had to go now: {prospect.why}\n")
-        self._supervisor.ready(mode)
+                self._voice.lack(failure)
 
     # The loop.
 
@@ -376,9 +360,7 @@ class Guard:
             self._ring.pump()
             if self._options.relief and self._hand.fd < 0:
                 self._retry_relief(moment_ns)
-        if self._foreground and moment_ns - self._line_ns >= LINE_EVERY_NS:
-            self._line_ns = moment_ns
-            self._live_line()
+        self._voice.live(moment_ns)
 
     def _retry_relief(self, moment_ns: int) -> None:
         if moment_ns - self._relief_tried_ns >= RELIEF_RETRY_NS:
@@ -410,7 +392,7 @@ class Guard:
         verb = "would send" if self._options.dry_run else "sent"
         sentence = f"{verb} {request.force.value} to {pid} ({plain(request.comm)}){many}"
         first, level = request.victims[0] if request.victims else None, self._loop.state.level
-        self._tell(Tell("ended", sentence, level, victim=first, comm=request.comm), moment_ns)
+        self._voice.tell(Tell("ended", sentence, level, victim=first, comm=request.comm), moment_ns)
         return news
 
     def _adjust(
@@ -434,17 +416,8 @@ class Guard:
     def _relieve(self, request: Relieve) -> None:
         self._hand.relieve(request.action)
 
-    def _tell(self, tell: Tell, moment_ns: int) -> None:
-        if self._options.dry_run:
-            tell = in_dry_run(tell)
-        self._counts[tell.what] = self._counts.get(tell.what, 0) + 1
-        event = describe(
-            tell, self._loop.state, run=self._run_name, wall_ns=wall_ns(), moment_ns=moment_ns
-        )
-        self._sequence = self._server.publish(event)
-        if self._foreground and self._line_ns:
-            self._speaker.line("\r\x1b[K" if sys.stderr.isatty() else "")
-        self._speaker.say(tell, self._sequence)
+    def _publish(self, event: dict[str, Any]) -> int:
+        return self._server.publish(event)
 
     def _record_name(self) -> str:
         return f"episode-{wall_ns() // MS}.jsonl"
@@ -454,14 +427,6 @@ class Guard:
             return False
         return self._hand.write(name, data, last=last)
 
-    # What is told.
-
-    def _say(self, what: str, sentence: str) -> None:
-        self._tell(Tell(what, sentence, self._loop.state.level), now_ns())
-
-    def _lack(self, sentence: str) -> None:
-        self._lacks.append(sentence)
-
     def _adopt(self, rules: Rules) -> None:
         table = self._processes(rules)  # raises before anything is changed
         table.shield({self._hand.pid})
@@ -470,7 +435,7 @@ class Guard:
         self._table = table
         self._ring.adopt(rules, self._record_name())
         self._loop.adopt(rules)
-        self._say("reload", f"new rules are in force: {len(rules.triggers)} triggers")
+        self._voice.say("reload", f"new rules are in force: {len(rules.triggers)} triggers")
 
     def _facts(self) -> dict[str, Any]:
         loop = self._loop
@@ -488,10 +453,7 @@ class Guard:
             "record_entries_dropped": self._ring.dropped,
             "relief_running": self._hand.fd >= 0,
             "relief_dropped": self._hand.dropped,
-            "log_dropped": self._speaker.dropped,
-            "events": dict(self._counts),
-            "lacks": list(self._lacks),
-            "sequence": self._sequence,
+            **self._voice.facts(),
             "marks": [
                 {"pid": one.pid, "start_ticks": one.start_ticks, "standing": mark.value, "why": why}
                 for one, (mark, why) in self._table.marks.items()
@@ -499,25 +461,16 @@ class Guard:
             "kernel": self._sampler.describe(),
         }
 
-    def _live_line(self) -> None:
-        state = self._loop.state
-        if state.memory is None or not sys.stderr.isatty():
-            return
-        # Without wrapping, for a name may have characters two columns wide.
-        text = live_line(state, columns(sys.stderr.fileno()))
-        self._speaker.line(f"\r\x1b[K\x1b[?7l{text}\x1b[?7h")
-
     def _stop(self) -> None:
         self._supervisor.stopping()
-        if self._foreground and sys.stderr.isatty():
-            self._speaker.line("\r\x1b[K")
+        self._voice.clear()
         self._ring.close_episode(self._record_name())
         while self._ring.pending and self._hand.fd >= 0:
             before = self._hand.dropped
             self._ring.pump()
             if self._hand.dropped != before and not self._hand.takes_more(LAST_WORDS_MS):
                 break  # relief is stuck; what is left is lost, and was counted
-        self._say("stop", "the guard stops")
+        self._voice.say("stop", "the guard stops")
         self._server.pump(now_ns())
         self._server.close()
         self._hand.close()
