@@ -164,9 +164,9 @@ def _reclaim(tools: Tools, action: str, folder: str, want_bytes: int) -> Outcome
     # By what is really gone, too: the kernel takes up to half as much again as it is asked for.
     while (
         not why
-        and (left := want_bytes - max(asked, first.current_bytes - before.current_bytes)) > 0
+        and (wanted := want_bytes - max(asked, first.current_bytes - before.current_bytes)) > 0
     ):
-        piece = min(PIECE_BYTES, left)
+        piece = min(PIECE_BYTES, wanted)
         errand = tools.errand("write", f"{folder}/memory.reclaim", str(piece))
         why = tools.watch(errand, floor_bytes=0, deadline_ns=PIECE_DEADLINE_NS)
         status = errand.wait(0)
