@@ -421,7 +421,9 @@ def test_the_service_may_switch_swap_only_while_the_settings_ask_for_it(tmp_path
     again, said_again = installer(tmp_path)
     again.install()
 
-    assert "CapabilityBoundingSet=CAP_SYS_ADMIN\nSystemCallFilter=@swap\n" in granted
+    assert "CapabilityBoundingSet=CAP_SYS_ADMIN CAP_SYS_CHROOT\n" in granted
+    assert "SystemCallFilter=@swap setns\n" in granted
+    assert "ProtectSystem" not in granted
     assert any("swap-above-half" in line and "CAP_SYS_ADMIN" in line for line in lines)
     assert not at(tmp_path, GRANT_FILE).exists()
     assert f"{GRANT_FILE} is removed" in said_again

@@ -19,7 +19,7 @@ from forestall.relief.outcome import Done, Plan, Refusal
 from forestall.relief.serve import Relief
 from forestall.relief.tools import Tools, strain_between
 from forestall.relief.wire import receive, send
-from forestall.relief.worker import ENDED, SWAPON_FAILED, keep, write_note
+from forestall.relief.worker import ENDED, SWAPON_FAILED, keep, leave_sandbox, write_note
 from tests.fakes.builders import sampled
 from tests.fakes.proc import GIB_KIB, FakeProc
 
@@ -524,7 +524,21 @@ def test_a_cold_cgroup_gives_back_at_most_half_in_pieces(bench):
     outcome = bench.perform(f"cgroup {name}")
 
     assert outcome.gained_bytes == GIB // 2
-    assert {int(arguments[2]) for arguments in bench.started()} == {64 * MIB}
+    assert {int(arguments[2]) for arguments in bench.started()} == {cgroup.PIECE_BYTES}
+
+
+def test_a_kernel_that_takes_more_than_it_is_asked_for_is_asked_for_less(bench):
+    """As 6.1 does: 48 MiB for 32."""
+    name = cold(bench)
+
+    def effect(arguments):
+        left = int((bench.proc.root / f"sys/fs/cgroup/{name}/memory.current").read_text())
+        cold(bench, current=left - int(arguments[2]) * 3 // 2)
+
+    bench.effect = effect
+    outcome = bench.perform(f"cgroup {name}", want_bytes=100 * MIB)
+
+    assert 100 * MIB <= outcome.gained_bytes <= 100 * MIB + cgroup.PIECE_BYTES // 2
 
 
 def test_a_person_may_say_how_much(bench):
@@ -897,6 +911,31 @@ def test_a_size_that_is_none_is_a_usage_error():
     done = CliRunner().invoke(command, ["cgroup", "a", "--size", "much", "--dry-run"])
 
     assert done.exit_code == 2
+
+
+@pytest.mark.parametrize(("own", "entered"), [("mnt:[1]", 0), ("mnt:[2]", 1)])
+def test_a_helper_in_mounts_of_its_own_enters_the_machines(tmp_path, own, entered):
+    """Switched on from a service's own mounts, /dev/vdc stood as /vdc in /proc/swaps."""
+    first, ours = tmp_path / "first", tmp_path / "own"
+    (tmp_path / "mnt:[1]").touch()
+    first.symlink_to("mnt:[1]")
+    ours.symlink_to(own)
+    got = []
+    leave_sandbox(lambda fd: got.append(os.fstat(fd).st_ino) or 0, str(ours), str(first))
+
+    assert len(got) == entered
+
+
+def test_a_helper_that_may_not_look_stays_where_it_is(tmp_path):
+    leave_sandbox(lambda _fd: pytest.fail("entered"), str(tmp_path / "none"), "/proc/1/ns/mnt")
+
+
+def test_the_real_way_to_switch_an_area_on_says_what_the_kernel_says():
+    tools = Tools()
+    try:
+        assert tools.swapon(b"/nonexistent/area", 5) in {errno.ENOENT, errno.EPERM, errno.ENOSYS}
+    finally:
+        tools.close()
 
 
 def test_the_note_has_one_place():

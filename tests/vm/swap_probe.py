@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 
 MIB = 1 << 20
-DISK, FILE = "/dev/vdc", "/swapfile"
+DISK, FILE, ROOT = "/dev/vdc", "/swapfile", "/dev/vda"
+SMALL = ("MemoryMax=40M", "MemorySwapMax=100M")
 CLI = "/usr/local/bin/forestall"
 SETTINGS = Path("/etc/forestall/forestall.toml")
 HOLD = """
@@ -238,7 +239,7 @@ def swap_by_hand():
     hog = interrupted(
         "swap-others-stall",
         colds,
-        lambda _slow: Holder("hog", 60, THRASH, "MemoryMax=40M", "MemorySwapMax=100M"),
+        lambda _slow: Holder("hog", 60, THRASH, *SMALL, f"IOReadBandwidthMax={ROOT} 1M"),
     )
     hog.end()
     big = interrupted("swap-memory-runs-short", colds, lambda _slow: Holder("big", 640))
@@ -256,7 +257,7 @@ def swap_by_hand():
 
 def cache_and_cgroup():
     run("sh", "-c", "cat /usr/lib/*/*.so* /usr/bin/* > /dev/null")
-    hog = Holder("hog", 60, THRASH, "MemoryMax=40M", "MemorySwapMax=100M")
+    hog = Holder("hog", 60, THRASH, *SMALL)
     pause(2)
     tell("cache-while-stalled", **clean("page-cache"), hog=hog.ready)
     hog.end()

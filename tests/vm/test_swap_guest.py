@@ -81,10 +81,10 @@ def test_a_cold_cgroup_gives_back_bounded_bytes_and_the_gain_is_real(scenes):
     assert json.loads(scene["dry"]["said"])["op"] == "plan"
     assert before == untouched
     assert small["op"] == rest["op"] == "relieved"
-    assert 0 < before - after_small <= 40
+    assert 32 <= before - after_small <= 48, "the kernel may take half as much again"
     assert abs((before - after_small) - (small["gained_bytes"] >> 20)) <= 2
     assert abs((after_small - after_rest) - (rest["gained_bytes"] >> 20)) <= 2
-    assert after_rest >= before // 3, "at most half of what is there, at a time"
+    assert after_rest >= after_small // 2 - 24, "at most half of what is there, at a time"
 
 
 def test_a_cgroup_that_needs_what_it_has_is_refused(scenes):

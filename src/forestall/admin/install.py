@@ -306,8 +306,8 @@ class Installer:
             self._write(manifest, GRANT_FILE, render_swap_grant(), 0o644)
             self._say(
                 f"the settings have swap recycled ({', '.join(asked)}): for that the service gets "
-                "CAP_SYS_ADMIN, swapon and swapoff, and the block devices; without such a "
-                "trigger, the next install takes them back"
+                "CAP_SYS_ADMIN, swapon and swapoff, the machine's mounts and the block devices; "
+                "without such a trigger, the next install takes them back"
             )
         else:
             self._take_back(manifest, GRANT_FILE)

@@ -22,19 +22,18 @@ GRANT_FILE = f"{GRANT_FOLDER}/50-forestall-swap.conf"
 _GRANT = (
     Line(
         "CapabilityBoundingSet",
-        "CAP_SYS_ADMIN",
-        "swapoff and swapon ask for it; added to those of the unit.",
+        "CAP_SYS_ADMIN CAP_SYS_CHROOT",
+        "swapoff and swapon ask for the first; the second is for the mounts, see below.\n"
+        "Both are added to those of the unit.",
     ),
-    Line("SystemCallFilter", "@swap"),
-    Line("PrivateDevices", "no", "Swap on a partition has its device opened again."),
-    Line("DevicePolicy", "closed"),
-    Line("DeviceAllow", "block-* rw"),
+    Line("SystemCallFilter", "@swap setns"),
     Line(
-        "ProtectSystem",
-        "full",
-        "Swap in a file: the kernel opens it for writing even to switch it off, and under\n"
-        "strict every file is read-only.",
+        "RestrictNamespaces",
+        "mnt",
+        "The helper enters the machine's own mounts: the kernel remembers the path by which an\n"
+        "area was switched on, and one of this service's own mounts would die with it.",
     ),
+    Line("DeviceAllow", "block-* rw", "Swap on a partition has its device opened again."),
 )
 
 

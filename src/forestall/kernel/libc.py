@@ -11,6 +11,7 @@ _libc.syscall.restype = ctypes.c_long
 # The same number on every architecture but alpha (558): calls since v5.1 share one table.
 _SYS_PROCESS_MRELEASE = 448
 _PR_SET_NAME = 15
+_CLONE_NEWNS = 0x00020000
 _SWAP_FLAG_PREFER = 0x8000
 _SWAP_PRIORITY_MAX = 0x7FFF
 
@@ -68,6 +69,15 @@ def swapon(path: bytes, priority: int) -> int:
     """
     flags = _SWAP_FLAG_PREFER | min(priority, _SWAP_PRIORITY_MAX) if priority >= 0 else 0
     return _result(_libc.swapon(ctypes.c_char_p(path), ctypes.c_int(flags)))
+
+
+def setns_mount(fd: int) -> int:
+    """Enter the mount namespace that a descriptor of /proc/PID/ns/mnt names.
+
+    Source: kernel/nsproxy.c. Returns: Zero, or errno: EPERM without CAP_SYS_ADMIN and
+    CAP_SYS_CHROOT, or where seccomp forbids it.
+    """
+    return _result(_libc.setns(ctypes.c_int(fd), ctypes.c_int(_CLONE_NEWNS)))
 
 
 def prctl_set_name(name: bytes) -> int:

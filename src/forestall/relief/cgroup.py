@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ACTION = "cgroup"
 RECLAIM = "reclaim"
 """The automatic form: the cold ones among all."""
-PIECE_BYTES = 64 * MIB
+PIECE_BYTES = 16 * MIB
 BYTES_MAX = 1 * GIB
 WORTH_BYTES = 8 * MIB
 LARGE_BYTES = 64 * MIB
@@ -161,8 +161,12 @@ def _reclaim(tools: Tools, action: str, folder: str, want_bytes: int) -> Outcome
     first = before = heat_of(folder, swap=swap)
     asked = 0
     why = ""
-    while asked < want_bytes and not why:
-        piece = min(PIECE_BYTES, want_bytes - asked)
+    # By what is really gone, too: the kernel takes up to half as much again as it is asked for.
+    while (
+        not why
+        and (wanted := want_bytes - max(asked, first.current_bytes - before.current_bytes)) > 0
+    ):
+        piece = min(PIECE_BYTES, wanted)
         errand = tools.errand("write", f"{folder}/memory.reclaim", str(piece))
         why = tools.watch(errand, floor_bytes=0, deadline_ns=PIECE_DEADLINE_NS)
         status = errand.wait(0)

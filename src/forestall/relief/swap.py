@@ -113,10 +113,7 @@ def perform(tools: Tools) -> Outcome:
 
 
 def mend(tools: Tools) -> str:
-    """Switch on what a killed recycling left switched off; say so, or nothing.
-
-    Raises: OSError when the note cannot be taken away.
-    """
+    """Switch on what a killed recycling left switched off; say so, or nothing."""
     note = f"{tools.root}{NOTE}"
     if is_under_way(tools):
         return ""
@@ -131,7 +128,10 @@ def mend(tools: Tools) -> str:
         error = tools.swapon(path, wanted)
     if error not in {0, errno.EBUSY}:
         return f"{os.fsdecode(path)} was left switched off, and so it stays: {os.strerror(error)}"
-    os.unlink(note)
+    try:
+        os.unlink(note)
+    except OSError:
+        pass  # /run is read-only in a service; who switched it on has taken the note away.
     if path in used or not path.startswith(b"/"):
         return ""
     return (

@@ -7,13 +7,14 @@ So its own waiting is subtracted, and other control groups are asked by themselv
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 
 from forestall.core.sentence import plain
 from forestall.core.units import MS, SECOND, human_bytes, human_ns, human_share
 from forestall.core.value import TYPE_CHECKING, value
-from forestall.kernel import clock, libc
+from forestall.kernel import clock
 from forestall.kernel.errors import KernelError
 from forestall.kernel.sampler import Sampler
 from forestall.relief.errand import Errand
@@ -33,6 +34,7 @@ SCAN_PAGES_ABORT = 2_000
 """Pages a second that others had to scan themselves to get memory: 8 MiB."""
 LOOK_MS = 1_000
 WATCH_MS = 100
+SWITCH_ON_MS = 30_000
 
 
 @value
@@ -68,7 +70,7 @@ class Tools:
         uid: int | None = None,
         interrupted: Callable[[], str] = str,
         errand: Callable[..., Running] = Errand,
-        swapon: Callable[[bytes, int], int] = libc.swapon,
+        swapon: Callable[[bytes, int], int] | None = None,
         now_ns: Callable[[], int] = clock.now_ns,
         pause: Callable[[int], object] | None = None,
     ) -> None:
@@ -76,7 +78,7 @@ class Tools:
         self.uid = os.geteuid() if uid is None else uid
         self.interrupted = interrupted
         self.errand = errand
-        self.swapon = swapon
+        self.swapon = swapon or self._switch_on
         self._now_ns = now_ns
         self._pause = pause or select.poll().poll
         self._sampler = Sampler(root)
@@ -117,6 +119,12 @@ class Tools:
         finally:
             status = errand.end()
         return why if status is not None else f"{why}; it cannot be stopped at once"
+
+    def _switch_on(self, path: bytes, priority: int) -> int:
+        """Switch an area on, from where the machine's own mounts are; returns an errno."""
+        errand = self.errand("on", os.fsdecode(path), str(priority))
+        status = errand.wait(SWITCH_ON_MS)
+        return errno.ETIMEDOUT if status is None and errand.end() is None else status or 0
 
     def _until_it_ends(self, errand: Running, floor_bytes: int, deadline_ns: int) -> str:
         began = before = self.sample()

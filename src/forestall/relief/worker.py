@@ -23,6 +23,7 @@ import sys
 TYPE_CHECKING = False  # Importing typing costs more than all we do.
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
 SWAPON_FAILED = 200
 USAGE = 201
@@ -45,6 +46,8 @@ def main(arguments: list[str]) -> int:
             return _write(path, text.encode())
         case ["recycle", path, priority]:
             return _recycle(os.fsencode(path), int(priority))
+        case ["on", path, priority]:
+            return _switch_on(os.fsencode(path), int(priority))
     return USAGE
 
 
@@ -61,18 +64,58 @@ def _write(path: str, text: bytes) -> int:
 
 
 def _recycle(path: bytes, priority: int) -> int:
+    libc = _libc()
+    leave_sandbox(libc.setns_mount)
+    write_note(NOTE, b"%d %b\n" % (priority, path))
+    status = keep(lambda: libc.swapoff(path), lambda: libc.swapon(path, priority))
+    if status != SWAPON_FAILED:
+        _forget()
+    return status
+
+
+def _switch_on(path: bytes, priority: int) -> int:
+    libc = _libc()
+    leave_sandbox(libc.setns_mount)
+    error: int = libc.swapon(path, priority)
+    if error in {0, errno.EBUSY}:
+        _forget()
+    return error
+
+
+def leave_sandbox(
+    enter: Callable[[int], int], own: str = "/proc/self/ns/mnt", first: str = "/proc/1/ns/mnt"
+) -> None:
+    """Enter the mounts of the machine, if a service has some of its own.
+
+    The kernel keeps the path by which an area was switched on. In a service's own mounts
+    that is one which dies with the service: /dev/vdc stood as /vdc in /proc/swaps then,
+    and could not be found again. Without the right to leave we stay; the kernel decides.
+    """
+    try:
+        if os.readlink(own) == os.readlink(first):
+            return
+        fd = os.open(first, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            enter(fd)
+        finally:
+            os.close(fd)
+    except OSError:
+        pass  # Not root, or no /proc: neither could switch swap.
+
+
+def _libc() -> ModuleType:
     sys.path.insert(0, __file__.rpartition("/forestall/")[0])
     # The path must be set first.
     from forestall.kernel import libc  # noqa: PLC0415
 
-    write_note(NOTE, b"%d %b\n" % (priority, path))
-    status = keep(lambda: libc.swapoff(path), lambda: libc.swapon(path, priority))
-    if status != SWAPON_FAILED:
-        try:
-            os.unlink(NOTE)
-        except OSError:
-            pass
-    return status
+    return libc
+
+
+def _forget() -> None:
+    try:
+        os.unlink(NOTE)
+    except OSError:
+        pass
 
 
 def write_note(note: str, text: bytes) -> int:
