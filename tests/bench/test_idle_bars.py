@@ -32,8 +32,9 @@ RUNS_PER_S_MAX = {"idle": 4, "on watch": 50, "parked at the limit": 150}
 """Beside other work, which makes memory fall; of themselves 1, 10 and 33."""
 LATE_S = 8
 LATE_MS_MAX = 100
-LATE_SLACK = 2
-"""A bare sleeper of the same priority is as late as the scheduler makes it; twice that is ours."""
+LATE_SLACK = 4
+"""Of the lateness of a bare sleeper of the same priority. Both are the worst of some 400 wake-ups,
+so each is one chance preemption: 10 ms beside 13, 110 beside 87 and 278 beside 87 were seen."""
 
 
 def shares(processes, seconds):
