@@ -28,3 +28,9 @@ def pytest_terminal_summary(terminalreporter, config):
     terminalreporter.section("bars")
     for line in board.lines():
         terminalreporter.write_line(line)
+    missed = [figure.bar for figure in board.figures if figure.met is False]
+    judged = sum(figure.met is not None for figure in board.figures)
+    # Green tests are within their slack; that is not the same as every bar met.
+    terminalreporter.write_line(f"{len(missed)} of {judged} bars missed", red=bool(missed))
+    for bar in missed:
+        terminalreporter.write_line(f"- missed: {bar}", red=True)

@@ -13,6 +13,7 @@ import time
 
 sys.path.insert(0, sys.argv[1])
 
+from forestall.core.pace import Rest
 from forestall.core.rules import DEFAULT_RULES, Options
 from forestall.core.standing import Matcher
 from forestall.core.units import MS, SECOND
@@ -72,8 +73,24 @@ def turns(times):
     for _ in range(200):
         turn()
     tell("turn_ns", cpu_per_call_ns(turn, times))
-    tell("look_ns", cpu_per_call_ns(lambda: guard._once(now_ns()), times))
+    tell("look_ns", cpu_per_call_ns(look_of(guard), times))
     tell("late_ns_max", guard._loop.late_ns_max)
+
+
+def look_of(guard):
+    """What runs between two sleeps while nothing moves: poll, and a look that reads no number."""
+    sampler, loop, wakeups = guard._sampler, guard._loop, guard._wakeups
+    state = loop.state
+    least_bytes = state.memory.available_bytes // 2
+    rest = Rest(now_ns() + 3600 * SECOND, least_bytes, 0, state.trail.points[-1].some_us)
+
+    def look():
+        loop._rest = rest
+        wakeups.wait(0)
+        loop.still(now_ns(), 0)
+
+    assert sampler.unmoved(rest), "memory moved by half, or somebody waits for it"
+    return look
 
 
 def survey(times):

@@ -8,8 +8,6 @@ pytestmark = pytest.mark.bench
 
 TICKS = 20_000
 MINOR_MAX = 8
-SLACK = 4
-"""Where other work makes memory fall, the guard surveys, and rows of all ages lie side by side."""
 TURNS = 3
 PARTS = ("tick", "survey", "end")
 
@@ -31,7 +29,7 @@ def test_ticks_surveys_and_ends_touch_no_new_page(board, tmp_path):
     early = support.median([run["early_minor"] for run in runs])
     board.show("page faults of the first minutes after the start", f"{early} minor")
     assert major == 0
-    assert minor(best) <= SLACK * MINOR_MAX
+    assert minor(best) <= MINOR_MAX
 
 
 def minor(run):

@@ -23,13 +23,18 @@ pytestmark = pytest.mark.bench
 
 IDLE_S, WATCH_S, PARKED_S = 60, 20, 20
 IDLE_SHARE_MAX, WATCH_SHARE_MAX, PARKED_SHARE_MAX = 0.0005, 0.0015, 0.01
-OF_EARLYOOM_MAX = 20.0
-"""Per wake-up, surveys included. A share of time is shown and not asserted: with cold caches
-and busy neighbours the same work costs several times as much as on a quiet machine."""
-RUNS_PER_S_MAX = {"idle": 5, "on watch": 200, "parked at the limit": 400}
+SHARE_SLACK = 3.0
+"""On cold caches and beside busy neighbours the same work costs up to three times as much, and
+memory that others take is looked into: the guard's surveys are in its share."""
+OF_EARLYOOM_MAX = 10.0
+"""Per wake-up, surveys included; both are as cold."""
+RUNS_PER_S_MAX = {"idle": 4, "on watch": 50, "parked at the limit": 150}
+"""Beside other work, which makes memory fall; of themselves 1, 10 and 33."""
 LATE_S = 8
 LATE_MS_MAX = 100
-LATE_SLACK = 5
+LATE_SLACK = 4
+"""Of the lateness of a bare sleeper of the same priority. Both are the worst of some 400 wake-ups,
+so each is one chance preemption: 10 ms beside 13, 110 beside 87 and 278 beside 87 were seen."""
 
 
 def shares(processes, seconds):
@@ -78,6 +83,7 @@ def measure(board, folder, bar, rules, *, seconds, limit, below_kib=1):
     )
     assert relief_share < limit, "relief has nothing to do and does it"
     assert runs <= RUNS_PER_S_MAX[bar]
+    assert share <= limit * SHARE_SLACK
     assert ratio is None or ratio <= OF_EARLYOOM_MAX
 
 

@@ -18,9 +18,9 @@ TURNS = 7
 TICKS = 20_000
 READS_MAX = 1.4
 WHOLE_MAX = 3.5
-SLACK = 2.0
-"""Two loops of a few microseconds on a shared core; ours has the larger share of the caches to
-lose to its neighbours. The bars themselves are for a quiet machine."""
+SLACK = 1.3
+"""Where the other processor is busy it takes its share of the caches, and ours has more in them
+to lose than a loop in C: the same code had 1.3 and 1.6 times earlyoom's reads in one hour."""
 
 
 def probe_earlyoom(path, library):
@@ -54,19 +54,22 @@ def test_a_tick_costs_little_more_than_earlyooms(board, tmp_path):
     if earlyoom is None:
         pytest.skip("earlyoom is not installed: there is nothing to compare with")
     library = support.built(tmp_path, "earlyoom_probe", "-shared", "-fPIC")
-    reads, whole, theirs, python_s, activity = [], [], [], [], []
+    reads, whole, looks, theirs, python_s, activity = [], [], [], [], [], []
     for _ in range(TURNS):
         theirs.append(probe_earlyoom(earlyoom, library))
         read = support.drive("reads", TICKS, tmp_path)
         reads.append(read["pressure_ns"])
         activity.append(read["activity_ns"])
-        whole.append(support.drive("turns", TICKS, tmp_path)["turn_ns"])
+        turned = support.drive("turns", TICKS, tmp_path)
+        whole.append(turned["turn_ns"])
+        looks.append(turned["look_ns"])
         if nohang:
             python_s.append(probe_nohang(nohang, tmp_path, "ticks", TICKS))
 
     beside = shown(theirs), shown(python_s) if python_s else ""
     show(board, "tick: read memory and pressure", reads, theirs, READS_MAX, beside)
     show(board, "tick: poll, read, step, record, serve", whole, theirs, WHOLE_MAX, beside)
+    board.show("a look that shows nothing new", shown(looks), ratio=times(ratio_of(looks, theirs)))
     board.show("tick with vmstat (once a second in calm)", shown(activity))
     assert ratio_of(reads, theirs) <= READS_MAX * SLACK
     assert ratio_of(whole, theirs) <= WHOLE_MAX * SLACK

@@ -176,19 +176,19 @@ def rest(state: State, rules: Rules) -> Rest | None:
     available_bytes, swap_bytes = memory.available_bytes, memory.swap_usable_bytes
     least_bytes = available_bytes - room_bytes // STILL_PART
     swap_least_bytes = swap_bytes - room_bytes // STILL_PART
-    longest_ns = rules.interval_ns
+    kept_ns = rules.interval_ns
     if available_bytes >= ceilings.any_bytes:
         least_bytes = max(least_bytes, ceilings.any_bytes)
     else:
-        longest_ns = min(longest_ns, ceilings.still_ns)
+        kept_ns = min(kept_ns, ceilings.still_ns)
         if available_bytes >= ceilings.acting_bytes:
             least_bytes = max(least_bytes, ceilings.acting_bytes)
         elif not _stall_free(trail) or _acting_holds(state, rules):
             return None
-    if longest_ns <= 0:
+    if kept_ns <= 0:
         return None
     some_us = trail.points[-1].some_us
-    return Rest(state.now_ns + longest_ns, least_bytes, swap_least_bytes, some_us)
+    return Rest(state.now_ns + kept_ns, least_bytes, swap_least_bytes, some_us)
 
 
 def nothing_new(rest: Rest, event: Sampled) -> bool:

@@ -82,7 +82,7 @@ class Guard:
         self._pressure_fd = -1
         self._polled: dict[int, tuple[str, int]] = {}
         self._settled = False
-        """The poll is in line, and nothing has happened since that could change that."""
+        """The poll is in line, and nothing that could change that has happened."""
         self._polled_pid = 0
         self._voice = Voice(
             Speaker("plain" if foreground else options.log_style),
@@ -256,14 +256,13 @@ class Guard:
             self._watch_descriptors()
         writing = self._ring.pending
         if writing and not self._ring.in_episode and self._hand.fd >= 0:
-            wait_ns = min(next_ns - now_ns(), WRITING_NS)
-            ready, moment_ns = self._wakeups.wait(wait_ns), now_ns()
+            ready = self._wakeups.wait(min(next_ns - now_ns(), WRITING_NS))
+            moment_ns = now_ns()
         else:
             ready, moment_ns, next_ns = self._doze(next_ns)
         urgent = bool(ready) and self._take(ready)
         planned_ns = min(next_ns, moment_ns) if urgent else next_ns
-        told = False
-        if moment_ns >= planned_ns:
+        if told := moment_ns >= planned_ns:
             told = self._loop.turn(planned_ns)
             moment_ns = now_ns()
             next_ns = moment_ns + self._loop.pause_ns()
@@ -277,7 +276,6 @@ class Guard:
     def _doze(self, next_ns: int) -> tuple[list[tuple[object, int]], int, int]:
         """Sleep; at each planned moment look, and sleep on while nothing has moved.
 
-        On cold caches every line that runs costs, so this is all that runs between two sleeps.
         Returns: What woke us, when, and the moment that had been planned for.
         """
         loop = self._loop
@@ -300,7 +298,7 @@ class Guard:
                 urgent = True
                 self._loop.rouse()
                 if mask & BROKEN:
-                    self._stop_polling_pressure()
+                    self._wakeups.remove(self._pressure_fd)
             elif token == "relief":  # noqa: S105
                 self._hear_relief()
             elif isinstance(token, tuple) and token[0] == "victim":
@@ -324,9 +322,6 @@ class Guard:
             event = relief_event(message, now_ns())
             if event is not None:
                 self._loop.feed(event)
-
-    def _stop_polling_pressure(self) -> None:
-        self._wakeups.remove(self._pressure_fd)
 
     def _watch_descriptors(self) -> None:
         """Bring the poll in line with the descriptors that are of interest now."""
@@ -358,13 +353,10 @@ class Guard:
             if self._ring.in_episode:
                 self._ring.close_episode(self._record_name())
             self._ring.pump()
-            if self._options.relief and self._hand.fd < 0:
-                self._retry_relief(moment_ns)
+            waited_ns = moment_ns - self._relief_tried_ns
+            if self._options.relief and self._hand.fd < 0 and waited_ns >= RELIEF_RETRY_NS:
+                self._start_relief()
         self._voice.live(moment_ns)
-
-    def _retry_relief(self, moment_ns: int) -> None:
-        if moment_ns - self._relief_tried_ns >= RELIEF_RETRY_NS:
-            self._start_relief()
 
     # Ports.
 
