@@ -249,6 +249,7 @@ def test_of_ten_thousand_events_told_to_a_stopped_herald_none_is_lost_uncounted(
     assert received > 2 * EVENTS_KEPT, "what is on its way counts as well as what is kept"
     assert machine.guard.server.counters["dropped_events"] >= lost > 0
     assert spool.tally("log").balanced
+    assert spool.tally("log").failed == 0, "a log that takes every line at once loses none"
     assert spool.tally("ops").balanced
     spool.close()
 

@@ -117,6 +117,7 @@ def test_whoever_is_killed_in_the_service_swap_is_on_again(scenes):
     assert killed["priorities"] == AS_BEFORE
     assert stopped["began"]
     assert stopped["priorities"] == AS_BEFORE
+    assert "/dev/vdc" in stopped["note"], "the service was killed with its helper in the middle"
     if stopped["after_stop"] != AS_BEFORE:
         assert any("it is on again" in said for _kind, said in stopped["news"])
 

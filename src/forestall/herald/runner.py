@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from forestall.config.alerts import Channel
     from forestall.herald.engine import Parcel
+    from forestall.herald.outcome import Outcome
 
 STATE_DIR = "/var/lib/forestall-herald"
 SPOOL_NAME = "spool.sqlite"
@@ -98,6 +99,7 @@ class Runner:
         self._socket_path = socket_path
         self._environment = environment
         self._inbox: SimpleQueue[tuple[str, Any]] = SimpleQueue()
+        self._outcomes: SimpleQueue[tuple[Parcel, Outcome]] = SimpleQueue()
         self._room = threading.BoundedSemaphore(EVENTS_WAITING_MAX)
         self._ending = threading.Event()
         self._stopping = False
@@ -140,6 +142,7 @@ class Runner:
     def _turn(self) -> bool:
         if self._stopping:
             return False
+        self._settle()
         self._dispatch()
         try:
             kind, what = self._inbox.get(timeout=self._engine.wait_ns(now_ns(), wall_ns()) / SECOND)
@@ -154,9 +157,7 @@ class Runner:
                 sequence, raw = what
                 self._engine.take(sequence, self._with_top(raw), now_ns(), wall_ns())
             case "outcome":
-                self._away -= 1
-                parcel, outcome = what
-                self._engine.settle(parcel, outcome, wall_ns())
+                pass  # Settled before whatever waited in front of this.
             case "reached" if what:
                 self._engine.reached(now_ns(), wall_ns())
             case "reached":
@@ -164,6 +165,16 @@ class Runner:
             case "stop":
                 return False
         return True
+
+    def _settle(self) -> None:
+        """Take note of what channels have sent: ahead of all events, or each waits for 256."""
+        while True:
+            try:
+                parcel, outcome = self._outcomes.get_nowait()
+            except Empty:
+                return
+            self._away -= 1
+            self._engine.settle(parcel, outcome, wall_ns())
 
     def _dispatch(self) -> None:
         for parcel in self._engine.tick(now_ns(), wall_ns()):
@@ -186,11 +197,10 @@ class Runner:
         self._dispatch()
         while self._away and (left_ns := deadline_ns - now_ns()) > 0:
             try:
-                kind, what = self._inbox.get(timeout=left_ns / SECOND)
+                self._inbox.get(timeout=left_ns / SECOND)
             except Empty:
                 return
-            if kind == "outcome":
-                self._take(kind, what)
+            self._settle()
 
     # The others.
 
@@ -199,7 +209,8 @@ class Runner:
         while True:
             parcel = self._outboxes[name].get()
             outcome = send(channel, parcel.letter, environment=self._environment, wall_ns=wall_ns())
-            self._inbox.put(("outcome", (parcel, outcome)))
+            self._outcomes.put((parcel, outcome))
+            self._inbox.put(("outcome", None))
 
     def _listen(self) -> None:
         Ear(

@@ -44,6 +44,7 @@ NOT_GRANTED = (
     "CAP_SYS_ADMIN is missing here, so swap cannot be switched off and on; the service gets it by "
     "forestall install, once a trigger asks for it"
 )
+FORGET_MS = 30_000
 _DELETED = " (deleted)"
 
 
@@ -130,8 +131,10 @@ def mend(tools: Tools) -> str:
         return f"{os.fsdecode(path)} was left switched off, and so it stays: {os.strerror(error)}"
     try:
         os.unlink(note)
+    except FileNotFoundError:
+        pass  # Who switched it on has taken the note away.
     except OSError:
-        pass  # /run is read-only in a service; who switched it on has taken the note away.
+        tools.errand("forget").wait(FORGET_MS)  # /run is read-only in a service.
     if path in used or not path.startswith(b"/"):
         return ""
     return (

@@ -46,6 +46,10 @@ def main(arguments: list[str]) -> int:
             return _write(path, text.encode())
         case ["recycle", path, priority]:
             return _recycle(os.fsencode(path), int(priority))
+        case ["forget"]:
+            leave_sandbox(_libc().setns_mount)
+            _forget()
+            return 0
         case ["on", path, priority]:
             return _switch_on(os.fsencode(path), int(priority))
     return USAGE
