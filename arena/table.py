@@ -106,6 +106,7 @@ def ratios(sheet: Sheet) -> list[str]:
         none, best = sheet.cell(name, "none"), sheet.best_peer(name, PEERS)
         stall = ours.stall_ms
         best_ms = best.stall_ms if best else None
+        all_run = all(sheet.cell(name, peer) for peer in PEERS)
         lines.append(
             _row(
                 name,
@@ -114,7 +115,7 @@ def ratios(sheet: Sheet) -> list[str]:
                 f"{_seconds(best_ms)} ({best.guard})" if best else "-",
                 _ratio(stall, none.stall_ms if none else None),
                 _ratio(stall, best_ms),
-                _bar(stall, best_ms),
+                _bar(stall, best_ms, all_run=all_run),
             )
         )
     return lines
@@ -124,11 +125,13 @@ def _ratio(ours: float | None, other: float | None) -> str:
     return "-" if ours is None or not other else f"{ours / other:.2f}"
 
 
-def _bar(ours: float | None, best: float | None) -> str:
-    # At most 50 ms, or half of the best peer that lost nobody.
+def _bar(ours: float | None, best: float | None, *, all_run: bool) -> str:
+    # At most 50 ms, or half of the best peer that lost nobody; open while peers are missing.
     if ours is None:
         return "-"
-    return "met" if ours <= max(50.0, 0.5 * (best or 0.0)) else "missed"
+    if ours <= max(50.0, 0.5 * (best or 0.0)):
+        return "met"
+    return "missed" if all_run else "open"
 
 
 def costs(sheet: Sheet, guards: Sequence[str]) -> list[str]:

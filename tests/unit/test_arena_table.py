@@ -132,6 +132,14 @@ def test_ratios_say_what_ours_is_to_none_and_to_the_best_and_whether_the_bar_is_
     )
 
 
+def test_a_bar_is_open_while_peers_have_not_run_and_missed_when_all_have():
+    ours = result(guard="forestall", stall=400.0)
+    peers = [result(guard=guard, stall=160.0) for guard in table.PEERS]
+
+    assert table.ratios(sheet_of(ours, *peers[:-1]))[2].endswith("| open |")
+    assert table.ratios(sheet_of(ours, *peers))[2].endswith("| missed |")
+
+
 def test_a_scenario_not_run_is_said_to_be_not_run():
     lines = table.verdicts(
         sheet_of(result(), result(guard="none", scenario="slow")), ["none", "earlyoom"]
