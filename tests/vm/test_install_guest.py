@@ -49,7 +49,7 @@ VARLINK = {
     "varlink info": "0",
     "varlink introspect": "0",
     "varlink call": "0",
-    "varlink level": '"level"',
+    "varlink level": "yes",
     "varlink denied": "1",
 }
 
