@@ -844,3 +844,14 @@ def test_after_a_minute_one_asks_again():
     (end,) = play.find(End)
 
     assert end.force is Force.TERM
+
+
+def test_a_burst_without_swap_down_to_three_and_a_half_percent_does_nothing():
+    """A harmless burst left 4.0 % of a guest with Linux 6.12; 4 % was the limit then."""
+    play = Play(DEFAULT_RULES)
+    for n in range(60):
+        share = max(0.035, 0.5 - 0.02 * n) if n < 40 else 0.5
+        play.sample(share)
+        assert not play.find(End)
+        if play.find(Survey):
+            play.survey(row(60, 7 * GIB, age_s=4), OTHER)

@@ -204,7 +204,7 @@ DEFAULT_TRIGGERS = (
     Trigger(
         "nearly-exhausted",
         Stage.TERMINATE,
-        (available(Limit(0.04, 512 * MIB)), swap_free(Limit(0.10, 512 * MIB))),
+        (available(Limit(0.03, 512 * MIB)), swap_free(Limit(0.10, 512 * MIB))),
     ),
     Trigger(
         "running-out",
