@@ -124,7 +124,7 @@ MUTANTS = (
     ),
     Mutant(
         "core/decide.py",
-        "force = Force.KILL if hunt.stage is Stage.KILL or doomed else Force.TERM",
+        "force = Force.KILL if firm else Force.TERM",
         "force = Force.KILL",
         "nobody is ever asked politely",
     ),
@@ -148,9 +148,15 @@ MUTANTS = (
     ),
     Mutant(
         "core/hunt.py",
-        "dying=still_dying(seen, hunt))",
-        "dying=())",
+        "back_bytes))\n        return replace(_rested(seen, Calm()), dying=still_dying(seen, hunt))",
+        "back_bytes))\n        return _rested(seen, Calm())",
         "memory that is back makes the guard forget who is still dying",
+    ),
+    Mutant(
+        "core/hunt.py",
+        "            return replace(_rested(seen, Calm()), dying=still_dying(seen, hunt))\n        why",
+        "            return _rested(seen, Calm())\n        why",
+        "who was asked and may still obey is asked again",
     ),
     Mutant(
         "core/decide.py",
@@ -160,7 +166,7 @@ MUTANTS = (
     ),
     Mutant(
         "core/policy.py",
-        "spared = spared.union(*(ending.left for ending in seen.dying))",
+        "spared = spared.union(*killed)",
         "spared = spared.union()",
         "who is dying is killed again",
     ),
