@@ -11,6 +11,7 @@ import pytest
 from forestall.admin.copies import packages
 from forestall.admin.errors import AdminError
 from forestall.admin.install import (
+    HERALD_FILE,
     MANIFEST,
     SETTINGS_FILE,
     UNIT_FILE,
@@ -514,3 +515,14 @@ def test_a_reload_says_when_the_service_lacks_what_its_settings_ask_for(tmp_path
     assert "swap-above-half: the service may not switch swap" in lacking
     assert content == ""
     assert missing_grant(asks, tmp_path) == ""
+
+
+@pytest.mark.parametrize(("version", "imports"), [(252, False), (254, True), (None, True)])
+def test_a_unit_has_no_word_that_its_systemd_does_not_know(tmp_path, version, imports):
+    """systemd 252 warned of ImportCredential at every start."""
+    one, _ = with_version(tmp_path, version)
+    one.install()
+    text = at(tmp_path, HERALD_FILE).read_text()
+
+    assert ("\nImportCredential=" in text) is imports
+    assert "DynamicUser=yes" in text

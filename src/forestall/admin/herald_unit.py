@@ -86,11 +86,16 @@ _AGENT_RUN = (
 )
 
 
-def render_herald_unit(*, prefix: str = PREFIX, python: str = PYTHON) -> str:
-    """Return the text of herald's unit file."""
+def render_herald_unit(*, prefix: str = PREFIX, python: str = PYTHON, imports: bool = True) -> str:
+    """Return the text of herald's unit file.
+
+    Args:
+        imports: systemd here finds secrets by itself; an older one warns of the word at each start.
+    """
+    run = tuple(line for line in _HERALD_RUN if imports or line.name != "ImportCredential")
     sections = (
         ("Unit", (_HERALD_UNIT,)),
-        ("Service", (_HERALD_RUN, _HERALD_SURVIVE, _HERALD_SANDBOX)),
+        ("Service", (run, _HERALD_SURVIVE, _HERALD_SANDBOX)),
         ("Install", ((Line("WantedBy", "multi-user.target"),),)),
     )
     return render(sections, {"{prefix}": prefix, "{python}": python})

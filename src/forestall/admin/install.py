@@ -173,7 +173,11 @@ class Installer:
             0o644,
         )
         prefix = self._wish.prefix
-        self._write(manifest, HERALD_FILE, render_herald_unit(prefix=prefix, python=PYTHON), 0o644)
+        version = self._version()
+        herald = render_herald_unit(
+            prefix=prefix, python=PYTHON, imports=version is None or version >= IMPORTS_SINCE
+        )
+        self._write(manifest, HERALD_FILE, herald, 0o644)
         self._write(manifest, AGENT_FILE, render_agent_unit(launcher=LAUNCHER), 0o644)
         self._grant_swap(manifest)
         self._hand_over_secrets(manifest)
