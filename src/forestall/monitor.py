@@ -26,7 +26,7 @@ from forestall.library.handlers import alert_on_critical, clean_up, log_pressure
 from forestall.library.levels import rules_for
 from forestall.library.reader import Reader
 from forestall.library.stream import KILLS, WARNINGS, GuardStream, rank
-from forestall.library.workers import HandlerReport, Worker, put_newest
+from forestall.library.workers import HandlerReport, Worker, await_end, put_newest
 
 if TYPE_CHECKING:
     import asyncio
@@ -181,7 +181,7 @@ class PressureMonitor:
             self._stream.stop()
         until = time.monotonic() + STOP_PATIENCE_S
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(STOP_PATIENCE_S)
+            await_end(self._thread, STOP_PATIENCE_S)
         for worker in self._workers:
             worker.stop()
         for worker in self._workers:

@@ -687,3 +687,12 @@ def test_every_promised_name_is_there():
 def test_a_process_is_a_value():
     assert Process(1, "a", 2.0) == Process(1, "a", 2.0)
     assert Level.CRITICAL.value == event_of().level
+
+
+def test_a_stop_while_the_thread_has_not_started_yet_is_no_error():
+    """Ctrl-C between making a thread and its start: forestall watch ended with 70 and not 130."""
+    monitor = PressureMonitor()
+    monitor._thread = threading.Thread(target=print)
+    monitor.stop()
+
+    assert not monitor.running

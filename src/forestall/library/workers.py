@@ -5,6 +5,7 @@ What a handler cannot take in time is dropped, oldest first, and counted.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -121,10 +122,10 @@ class Worker:
         """Wait for its end; False when it hangs, and then it is left alone."""
         if threading.current_thread() is self._thread:
             return True
-        self._thread.join(max(0.0, timeout_s))
+        await_end(self._thread, max(0.0, timeout_s))
         if self._thread.is_alive() and self._future is not None:
             self._future.cancel()
-            self._thread.join(0.1)
+            await_end(self._thread, 0.1)
         return not self._thread.is_alive()
 
     def report(self) -> HandlerReport:
@@ -165,3 +166,9 @@ class Worker:
             self._future.result()
         finally:
             self._future = None
+
+
+def await_end(thread: threading.Thread, timeout_s: float) -> None:
+    """Join a thread; one that Ctrl-C kept from starting has nothing to be waited for."""
+    with contextlib.suppress(RuntimeError):
+        thread.join(timeout_s)
