@@ -101,6 +101,7 @@ class PressureMonitor:
         self._news: queue.Queue[dict[str, Any]] = queue.Queue(NEWS_MAX)
         self._workers: list[Worker] = []
         self._feeds: list[_Feed] = []
+        self._first_feed: _Feed | None = None
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -227,6 +228,8 @@ class PressureMonitor:
         import asyncio  # noqa: PLC0415 - dear, and only those who use it should pay
 
         self._loop = asyncio.get_running_loop()
+        # Before the first look, which may find memory short already: it must not get lost.
+        self._first_feed = self._feed()
         return self.start()
 
     async def __aexit__(
@@ -240,14 +243,25 @@ class PressureMonitor:
         # In a thread: a coroutine handler may need the loop to come to its end.
         await asyncio.to_thread(self.stop)
 
-    async def events(self) -> AsyncIterator[PressureEvent]:
-        """Yield events as they happen, until the monitor is stopped; for ``async for``."""
+    def events(self) -> AsyncIterator[PressureEvent]:
+        """Yield events until the monitor is stopped; for ``async for``.
+
+        Those since ``async with`` for the first who asks, for others those from now on; of
+        events that nobody takes the newest 256 are kept.
+        """
+        feed, self._first_feed = self._first_feed or self._feed(), None
+        if self._stopped.is_set():
+            feed.close()
+        return self._drain(feed)
+
+    def _feed(self) -> _Feed:
         import asyncio  # noqa: PLC0415 - as above
 
         feed = _Feed(asyncio.get_running_loop(), asyncio.Queue(QUEUE_MAX))
         self._feeds.append(feed)
-        if self._stopped.is_set():
-            feed.close()
+        return feed
+
+    async def _drain(self, feed: _Feed) -> AsyncIterator[PressureEvent]:
         try:
             while (event := await feed.waiting.get()) is not None:
                 yield event

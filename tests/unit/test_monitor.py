@@ -420,6 +420,31 @@ def test_events_come_to_async_listeners_and_coroutine_handlers(machine):
     assert handled == [("medium", loop)]
 
 
+def test_what_happened_before_anybody_listened_is_not_lost_to_asyncio(machine):
+    available(machine, 0.01)
+
+    async def main():
+        async with monitor_of(machine, interval=600) as monitor:
+            await asyncio.to_thread(monitor.event_queue.get, timeout=LONG_S)
+            return await anext(monitor.events())
+
+    event = asyncio.run(asyncio.wait_for(main(), LONG_S))
+
+    assert (event.pressure_level, event.reason) == ("critical", "level")
+
+
+def test_a_second_listener_hears_what_comes_from_then_on(machine):
+    async def main():
+        async with monitor_of(machine) as monitor:
+            first, second = monitor.events(), monitor.events()
+            available(machine, 0.1)
+            return await anext(first), await anext(second)
+
+    first, second = asyncio.run(asyncio.wait_for(main(), LONG_S))
+
+    assert first == second
+
+
 def test_async_listening_ends_when_the_monitor_stops(machine):
     async def main():
         monitor = monitor_of(machine)
