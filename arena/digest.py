@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 BEAT_MS = 100.0
 LATE_MS = 250.0
 """A beat this much too late is felt; shorter lapses are the emulator's."""
+THRASH_SHARE = 0.2
 
 SIGKILL = 9
 SIGTERM = 15
@@ -100,6 +101,9 @@ class Run:
     recovered_s: float | None = None
     """When the service beat evenly again for good."""
 
+    thrash_s: float | None = None
+    """Beginning of the first second of which a fifth went in waiting for the disk, all of us."""
+
     first_signal_s: float | None = None
     first_signal_mib: float | None = None
     """MemAvailable about when the guard sent its first signal."""
@@ -164,6 +168,7 @@ def digest(events: Sequence[Event], guard: Guard, panic: str | None = None) -> R
         ready_mib=_mib(ready[0]["available_kib"]) if ready else None,
         gone_s=round(gone[0], 2) if gone else None,
         recovered_s=recovered,
+        thrash_s=_thrash(samples, start),
         first_signal_s=round(first, 3) if first is not None else None,
         first_signal_mib=_available_at(samples, first + start) if first is not None else None,
         lowest_mib=_mib(end["lowest_kib"]) if end else None,
@@ -186,6 +191,20 @@ def digest(events: Sequence[Event], guard: Guard, panic: str | None = None) -> R
         warnings=warnings,
         series=_series(samples, start),
     )
+
+
+def _thrash(samples: Sequence[Event], start: float) -> float | None:
+    """Find when the disk began to hold everybody up (PSI io full)."""
+    then: Event | None = None
+    for event in samples:
+        if then is None:
+            then = event
+        elif event["t"] - then["t"] >= 1.0:
+            waited_s = (event["io_full_us"] - then["io_full_us"]) / 1e6
+            if waited_s >= THRASH_SHARE * (event["t"] - then["t"]):
+                return round(then["t"] - start, 2)
+            then = event
+    return None
 
 
 def without_guard(run: Run) -> Run:

@@ -153,8 +153,12 @@ def _recovery(scenario: Scenario, run: Run) -> list[str]:
         return []  # said already
     if run.recovered_s is None:
         return ["the service did not beat evenly again"]
-    if run.recovered_s - run.gone_s > scenario.recover_s:
-        return [f"the service was late until {run.recovered_s} s, {run.gone_s} s was the end"]
+    allowed_s, since = run.gone_s + scenario.recover_s, f"{run.gone_s} s was the end"
+    if scenario.thrash_recover_s is not None and run.thrash_s is not None:
+        allowed_s = max(allowed_s, run.thrash_s + scenario.thrash_recover_s)
+        since = f"the thrash began at {run.thrash_s} s, {since}"
+    if run.recovered_s > allowed_s:
+        return [f"the service was late until {run.recovered_s} s; {since}"]
     return []
 
 

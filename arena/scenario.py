@@ -84,6 +84,10 @@ class Scenario:
     recover_s: float = 3
     """The watched service has to beat evenly again so long after that."""
 
+    thrash_recover_s: float | None = None
+    """Or so long after the disk began to hold everybody up, whichever is later: what was swapped
+    out comes back no faster than a slow disk reads."""
+
     calm_by_s: float | None = None
     """Where nobody must die: the watched service has to beat evenly from then on."""
 

@@ -232,6 +232,8 @@ _DISKS = (
         swap=Swap(mib=1024, disk="hdd"),
         root_disk="hdd",
         limit_s=50,
+        thrash_recover_s=10,
+        after_s=12,
     ),
     _case(
         "thrash-ssd",

@@ -36,13 +36,14 @@ def role(name, **counts):
     return {"ev": "role", "role": name, **zero, **counts}
 
 
-def sample(t, available_mib):
+def sample(t, available_mib, io_full_s=0.0):
     return {
         "ev": "sample",
         "t": t,
         "available_kib": available_mib * 1024,
         "full_avg10": 1.5,
         "full_us": int(t * 1000),
+        "io_full_us": int(io_full_s * 1_000_000),
     }
 
 
@@ -158,6 +159,20 @@ def test_the_longest_stall_counts_beyond_the_beat_and_moves_the_recovery():
     # Due at 8.0 s, finished at 9.404 s; the beat before finished at 7.904 s.
     assert seen.beats.stall == 1400.0
     assert seen.recovered_s == pytest.approx(4.4)
+
+
+@pytest.mark.parametrize(
+    ("waits", "began_s"),
+    [
+        (((6.0, 0.2), (7.0, 0.3), (8.1, 0.4)), None),
+        (((6.0, 0.2), (7.0, 0.3), (8.0, 0.6), (9.0, 0.6)), 2.0),
+        (((6.0, 0.2), (6.5, 0.5)), None),
+    ],
+)
+def test_a_thrash_begins_with_a_second_of_which_a_fifth_is_waited_for_the_disk(waits, began_s):
+    seen = digest(events(*(sample(t, 90, waited) for t, waited in waits)), EARLYOOM)
+
+    assert seen.thrash_s == began_s
 
 
 def test_a_service_that_falls_silent_never_recovers():

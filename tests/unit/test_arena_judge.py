@@ -86,6 +86,27 @@ def test_each_rule_alone_fails_a_run_and_says_why(seen, reason):
     assert any(said.startswith(reason) for said in verdict.reasons), verdict.reasons
 
 
+@pytest.mark.parametrize(
+    ("thrash_s", "recovered_s", "result"),
+    [
+        (4.0, 13.9, "pass"),
+        (4.0, 14.1, "fail"),
+        (None, 11.0, "pass"),
+        (None, 11.2, "fail"),
+        (0.5, 11.0, "pass"),
+        (4.0, None, "fail"),
+    ],
+)
+def test_what_a_slow_disk_took_may_come_back_until_so_long_after_the_thrash_began(
+    thrash_s, recovered_s, result
+):
+    case = replace(LEAK, thrash_recover_s=10)
+    seen = run(thrash_s=thrash_s, recovered_s=recovered_s)
+
+    assert judge(case, seen).result == result
+    assert judge(LEAK, run(thrash_s=4.0, recovered_s=13.9)).result == "fail"
+
+
 def test_a_death_by_the_kernel_is_not_the_guards_hand():
     seen = run(deaths=(death(by="kernel"),), kernel_kills=0)
 
