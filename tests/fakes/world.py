@@ -7,7 +7,7 @@ own. Everything is drawn from one seed.
 import random
 from dataclasses import dataclass, field
 
-from forestall.core.events import Gone, Refused, Sampled, Surveyed
+from forestall.core.events import CONFIRM, Gone, Missed, Refused, Sampled, Surveyed
 from forestall.core.model import (
     Activity,
     Force,
@@ -388,6 +388,11 @@ class World:
         )
 
     def _perform(self, request, now_ns):
+        if request.least_bytes:
+            bodies = [self.bodies[one] for one in request.victims if one in self.bodies]
+            held = sum(body.size for body in bodies if not body.killed)
+            if held < request.least_bytes:
+                return [Missed(now_ns, CONFIRM, "sim")]
         self.decisions.append((now_ns, request, self._short()))
         self.mortal_at.append(frozenset(b.id for b in self.bodies.values() if not b.immortal))
         if self.sampled_ns != self.now_ns:

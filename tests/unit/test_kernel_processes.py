@@ -477,3 +477,49 @@ def test_of_a_unit_a_mark_protects_too(proc):
     seen.mark(ProcessId(700, 77), Standing.NEVER, "a person said so")
 
     assert not seen.may_go(700)
+
+
+# Those a survey met, asked again one by one.
+
+
+def test_what_the_met_still_hold_is_added_up_with_their_swap(proc):
+    proc.process(100, comm="hog", start=2000, anon_kib=64 * MIB_KIB)
+    proc.process(101, comm="hog", start=2001, anon_kib=32 * MIB_KIB)
+    known = table(proc)
+    known.survey(clock())
+    proc.process(100, comm="hog", start=2000, anon_kib=16 * MIB_KIB, swap_kib=40 * MIB_KIB)
+
+    held = known.confirm((ProcessId(100, 2000), ProcessId(101, 2001)))
+
+    assert held == (16 + 40 + 32) * MIB
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"start": 2600},
+        {"comm": "sshd"},
+        {"state": "Z"},
+        {"flags": EXITING},
+    ],
+)
+def test_who_is_not_the_same_any_more_counts_for_nothing(proc, change):
+    proc.process(100, comm="hog", start=2000, anon_kib=64 * MIB_KIB)
+    proc.process(101, comm="bystander", start=2001, anon_kib=1 * MIB_KIB)
+    known = table(proc)
+    known.survey(clock())
+    proc.process(100, **({"comm": "hog", "start": 2000, "anon_kib": 64 * MIB_KIB} | change))
+
+    assert known.confirm((ProcessId(100, 2000), ProcessId(101, 2001))) == MIB
+
+
+def test_who_is_gone_was_never_met_or_was_marked_since_counts_for_nothing(proc):
+    for pid in (100, 101):
+        proc.process(pid, comm="hog", start=2000, anon_kib=64 * MIB_KIB)
+    known = table(proc)
+    known.survey(clock())
+    proc.remove(100)
+    proc.process(102, comm="new", start=2000, anon_kib=64 * MIB_KIB)
+    known.mark(ProcessId(101, 2000), Standing.NEVER, "a person said so")
+
+    assert known.confirm(ProcessId(pid, 2000) for pid in (100, 101, 102)) == 0

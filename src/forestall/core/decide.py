@@ -20,6 +20,7 @@ from forestall.core.value import TYPE_CHECKING, replace
 
 if TYPE_CHECKING:
     from forestall.core.events import Request, Surveyed
+    from forestall.core.families import Part
     from forestall.core.judge import Nobody, Verdict
     from forestall.core.model import Memory, ProcessId
     from forestall.core.rules import Rules
@@ -49,43 +50,36 @@ def decide(
         return replace(seen, hunt=replace(hunt, shared=True)), (Survey(shared=True),)
     if not isinstance(verdict, Chosen):
         return _nobody(seen, hunt, verdict)
-    return _end(seen, hunt, event, verdict, rules)
+    unit = unit_to_tell(verdict.part, event.rows)
+    return end(seen, hunt, event.now_ns, verdict, unit, rules)
 
 
-def _end(
-    seen: State, hunt: Choosing, event: Surveyed, verdict: Chosen, rules: Rules
+def end(  # noqa: PLR0913 - what a survey says, without the survey
+    seen: State,
+    hunt: Choosing,
+    now_ns: int,
+    verdict: Chosen,
+    unit: str,
+    rules: Rules,
+    *,
+    least_bytes: int = 0,
 ) -> tuple[State, tuple[Request, ...]]:
-    memory = seen.memory
-    assert memory is not None
+    """End what was chosen, and say why.
+
+    Args:
+        unit: Whose manager is to be told that it ends; empty for none.
+        least_bytes: See ``End``.
+    """
+    assert seen.memory is not None
     part = verdict.part
-    left_ns = time_left_ns(seen.trail, seen.now_ns, memory)
-    doomed = left_ns is not None and left_ns < DOOM_NS
-    victims = tuple(row.id for row in part.members)
-    firm = hunt.stage is Stage.KILL or doomed or _asked(seen, victims, event.now_ns)
-    force = Force.KILL if firm else Force.TERM
-    patience_ns = rules.kill_patience_ns
-    if force is Force.TERM:
-        patience_ns = _grace_ns(seen, memory, left_ns, rules)
-    cgroup = part.cgroup if rules.unit_kill else ""
-    ending = Ending(
-        victims,
-        frozenset(victims),
-        force,
-        hunt.trigger,
-        part.root.comm,
-        cgroup,
-        event.now_ns,
-        event.now_ns + patience_ns,
-        part.frees_bytes,
-        headroom_bytes(memory),
-        hunt.spared,
-    )
-    seen, ended = note_end(seen, part, event.now_ns)
+    left_ns = time_left_ns(seen.trail, seen.now_ns, seen.memory)
+    ending = _ending(seen, hunt, now_ns, part, left_ns, rules)
+    seen, ended = note_end(seen, part, now_ns)
     again = repeat_clause(ended)
     why = f"{verdict.why}; {again}" if again else verdict.why
     told = Tell(
         "decision",
-        f"{force.value} by trigger {hunt.trigger}: {why}",
+        f"{ending.force.value} by trigger {hunt.trigger}: {why}",
         seen.level,
         hunt.stage,
         part.root.id,
@@ -94,15 +88,49 @@ def _end(
         hunt.trigger,
         system_unit(part.root.cgroup),
     )
-    unit = unit_to_tell(part, event.rows)
-    end = End(victims, force, why, part.root.comm, part.frees_bytes, cgroup, hunt.trigger, unit)
+    ordered = End(
+        ending.victims,
+        ending.force,
+        why,
+        ending.comm,
+        ending.expected_bytes,
+        ending.cgroup,
+        hunt.trigger,
+        unit,
+        least_bytes,
+    )
     # The end first: telling allocates in the kernel, and near the limit an allocation waits
     # (0.8 s measured in a fork storm). It is on record already.
-    requests: tuple[Request, ...] = (end, told)
+    requests: tuple[Request, ...] = (ordered, told)
     if again:
         looping = f"{again}: {advice(ended)}"
         requests += (replace(told, what="restart-loop", sentence=looping),)
-    return replace(seen, hunt=ending, dying=without(seen.dying, ending.left)), requests
+    dying = without(seen.dying, ending.left)
+    return replace(seen, hunt=ending, dying=dying, conclusion=None), requests
+
+
+def _ending(
+    seen: State, hunt: Choosing, now_ns: int, part: Part, left_ns: int | None, rules: Rules
+) -> Ending:
+    memory = seen.memory
+    assert memory is not None
+    doomed = left_ns is not None and left_ns < DOOM_NS
+    victims = tuple(row.id for row in part.members)
+    firm = hunt.stage is Stage.KILL or doomed or _asked(seen, victims, now_ns)
+    patience_ns = rules.kill_patience_ns if firm else _grace_ns(seen, memory, left_ns, rules)
+    return Ending(
+        victims,
+        frozenset(victims),
+        Force.KILL if firm else Force.TERM,
+        hunt.trigger,
+        part.root.comm,
+        part.cgroup if rules.unit_kill else "",
+        now_ns,
+        now_ns + patience_ns,
+        part.frees_bytes,
+        headroom_bytes(memory),
+        hunt.spared,
+    )
 
 
 def _asked(seen: State, victims: tuple[ProcessId, ...], now_ns: int) -> bool:

@@ -39,13 +39,16 @@ class Sampled:
     """None on the ticks that did not read vmstat."""
 
 
+CONFIRM = "confirm"
+
+
 @value
 class Missed:
     """A sample or a survey could not be read; the policy stays where it was."""
 
     now_ns: int
     what: str
-    """``sample`` or ``survey``."""
+    """``sample``, ``survey``, or ``confirm``: an end that was not carried out."""
     why: str
 
 
@@ -147,6 +150,9 @@ class End:
     trigger: str = ""
     unit: str = ""
     """Cgroup of a unit that ends with these: its manager is told why."""
+    least_bytes: int = 0
+    """Only if they still hold so much; the answer is else ``Missed`` a CONFIRM. For a choice
+    that was made some moments ago."""
 
 
 @value

@@ -3,11 +3,12 @@
 Calm     -> Choosing   a trigger asks for a victim
 Choosing -> Calm       memory came back before anyone was touched
 Choosing -> Ending     a victim was found
+Calm     -> Ending     the last survey had found it, and looking again could not change that
 Choosing -> Settling   nobody is suitable, or ending would not help
 Ending   -> Settling   all victims are gone
 Ending   -> Calm       the memory is back; who was killed and is not gone yet is remembered
 Choosing -> Ending     those who were killed before hold what is missing: they come first
-Ending   -> Choosing   refused, or not even SIGKILL helped
+Ending   -> Choosing   refused, not even SIGKILL helped, or it has let go of memory itself
 Settling -> Calm       enough has come back
 Settling -> Choosing   it has not, and there was time
 Calm, Choosing -> Settling   the kernel ended somebody: its memory comes back first
@@ -17,7 +18,8 @@ Choosing -> Settling   somebody else did, or somebody leaves: likewise (``core.o
 from __future__ import annotations
 
 from forestall.core.decide import DOOM_NS, shared_to_blame
-from forestall.core.events import End, Gone, Missed, Refused, Survey, Tell
+from forestall.core.events import CONFIRM, End, Gone, Missed, Refused, Survey, Tell
+from forestall.core.foregone import end_foregone, foregone
 from forestall.core.model import Force, Stage
 from forestall.core.others import drained, waited_in_vain
 from forestall.core.sentence import plain
@@ -53,8 +55,7 @@ def pursue(seen: State, acting: Trigger | None, rules: Rules, requests: list[Req
         case Calm():
             if acting is None:
                 return seen
-            requests.append(Survey(shared=shared_to_blame(seen)))
-            return replace(seen, hunt=Choosing(acting.name, acting.stage, seen.now_ns))
+            return _begin(seen, acting, rules, requests)
         case Choosing():
             if acting is None and _still_short(seen, hunt, rules):
                 acting = next(trigger for trigger in rules.triggers if trigger.name == hunt.trigger)
@@ -72,6 +73,17 @@ def pursue(seen: State, acting: Trigger | None, rules: Rules, requests: list[Req
             return _press_on(seen, hunt, acting, rules, requests)
         case Settling():
             return _settle(seen, hunt, acting, requests)
+
+
+def _begin(seen: State, acting: Trigger, rules: Rules, requests: list[Request]) -> State:
+    hunt = Choosing(acting.name, acting.stage, seen.now_ns)
+    found = foregone(seen)
+    if found is None:
+        requests.append(Survey(shared=shared_to_blame(seen)))
+        return replace(seen, hunt=hunt)
+    seen, asked = end_foregone(seen, hunt, found, rules)
+    requests += asked
+    return seen
 
 
 def _still_short(seen: State, hunt: Choosing, rules: Rules) -> bool:
@@ -240,4 +252,16 @@ def missed(state: State, event: Missed) -> tuple[State, tuple[Request, ...]]:
         state = replace(state, survey_ns=event.now_ns, warning="", within=None)
         if isinstance(hunt, Choosing):
             state = replace(state, hunt=replace(hunt, asked=False))
+    elif event.what == CONFIRM and isinstance(hunt, Ending):
+        # It has let go of memory since it was chosen: now it is worth looking.
+        stage = Stage.KILL if hunt.force is Force.KILL else Stage.TERMINATE
+        choosing = Choosing(hunt.trigger, stage, event.now_ns, spared=hunt.spared)
+        told = Tell(
+            "refused",
+            f"{plain(hunt.comm)} was not ended: {event.why}; looking again",
+            state.level,
+            comm=hunt.comm,
+            trigger=hunt.trigger,
+        )
+        return replace(state, hunt=choosing), (Survey(shared=shared_to_blame(state)), told)
     return state, ()

@@ -27,7 +27,7 @@ from forestall.core.sentence import (
     victim_clause,
 )
 from forestall.core.units import MIB, human_bytes
-from forestall.core.value import TYPE_CHECKING, value
+from forestall.core.value import TYPE_CHECKING, replace, value
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -56,6 +56,9 @@ class Chosen:
     part: Part
     why: str
     runners_up: tuple[Row, ...]
+    rivals: int | None = None
+    """What all others together answer for, in the unit of the part's blame; None where growth of
+    late was not what decided."""
 
 
 @value
@@ -119,7 +122,10 @@ def judge(
         case = _case(candidates, blames, weights, need, rules)
         culprit = _culprit(case)
         if culprit is not None:
-            return _chosen(case, culprit, memory, by_growth=True)
+            chosen = _chosen(case, culprit, memory, by_growth=True)
+            if weights is lately:
+                chosen = replace(chosen, rivals=growth - culprit.blame)
+            return chosen
     elsewhere = _elsewhere_bytes(holdings, rows)
     # By size nobody is judged as a family: there is no need to look for them.
     case = _Case(candidates, blames, lately, sum(lately.values()), need, (), rules)

@@ -19,7 +19,7 @@ from bisect import bisect_left
 from forestall.core.groups import WATCH_NEAR_NS, is_near
 from forestall.core.model import Force, Stage
 from forestall.core.state import Calm, Choosing, Ending
-from forestall.core.trend import falling_per_s, headroom_bytes
+from forestall.core.trend import falling_per_s, headroom_bytes, stall_share
 from forestall.core.units import GIB, MS, SECOND
 from forestall.core.value import TYPE_CHECKING, value
 
@@ -57,6 +57,11 @@ SURVEY_STILL = (0.0002, 10 * SECOND)
 SURVEY_WATCH = (0.001, 2 * SECOND)
 SURVEY_NEAR = (0.0015, 1 * SECOND)
 SURVEY_FALLING = (0.05, 100 * MS)
+SURVEY_STALLED = (0.1, 500 * MS)
+"""While somebody waits for memory each survey takes longer than the one before, most of it in
+waiting: what it finds now saves the one that would be needed at the worst moment."""
+STALLED_NS = 1 * SECOND
+STALLED_SHARE = 0.1
 FALLING_LEFT_S = 10
 """Surveys hurry when the room lasts no longer than this at the pace of the last two seconds:
 time for a hundred of them, or four on a machine with ten thousand processes. A build that takes
@@ -230,6 +235,8 @@ def survey_due(state: State, now_ns: int) -> bool:
         return False
     if falling(state) and _short_of_time(state, memory, ceilings):
         share, least_ns = SURVEY_FALLING
+    elif _stalled(state, memory, ceilings):
+        share, least_ns = SURVEY_STALLED
     elif memory.available_bytes < ceilings.any_bytes:
         share, least_ns = SURVEY_NEAR if _used_up(state, memory) else SURVEY_STILL
     elif memory.available_bytes < memory.total_bytes // 2 and _used_up(state, memory):
@@ -243,6 +250,13 @@ def _short_of_time(state: State, memory: Memory, ceilings: Ceilings) -> bool:
     headroom = headroom_bytes(memory)
     pace = falling_per_s(state.trail, state.now_ns, headroom, FALLING_NS)
     return pace * FALLING_LEFT_S > _room_bytes(memory, ceilings)
+
+
+def _stalled(state: State, memory: Memory, ceilings: Ceilings) -> bool:
+    if memory.available_bytes >= ceilings.acting_bytes or not falling(state):
+        return False
+    stall = stall_share(state.trail, state.now_ns, STALLED_NS, full=False)
+    return stall is not None and stall >= STALLED_SHARE
 
 
 def _used_up(state: State, memory: Memory) -> bool:

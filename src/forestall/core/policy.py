@@ -25,6 +25,7 @@ from forestall.core.events import (
     Tell,
     Watched,
 )
+from forestall.core.foregone import conclude
 from forestall.core.groups import look_inside, watched
 from forestall.core.hunt import gone, missed, pursue, refused
 from forestall.core.judge import Chosen, judge
@@ -117,6 +118,7 @@ def _sampled(state: State, event: Sampled, rules: Rules) -> tuple[State, tuple[R
         state.dying,
         state.others,
         state.ends,
+        state.conclusion,
     )
     seen = build(State, fields)
     requests: list[Request] = []
@@ -299,7 +301,11 @@ def _surveyed(state: State, event: Surveyed, rules: Rules) -> tuple[State, tuple
     killed = (ending.left for ending in seen.dying if ending.force is Force.KILL)
     spared = spared.union(*killed)
     verdict = judge(event.rows, seen.census, memory, rules, spared=spared, holdings=seen.holdings)
-    seen = replace(seen, prospect=_prospect(event.now_ns, verdict, calm=_ample(seen)))
+    seen = replace(
+        seen,
+        prospect=_prospect(event.now_ns, verdict, calm=_ample(seen)),
+        conclusion=conclude(seen, event, verdict),
+    )
     if isinstance(seen.hunt, Choosing):
         return decide(seen, seen.hunt, event, verdict, rules)
     seen, inside = look_inside(seen, event, rules)

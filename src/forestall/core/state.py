@@ -10,6 +10,8 @@ from enum import Enum
 
 from forestall.core.census import Census, Track
 from forestall.core.codec import register
+from forestall.core.families import Part
+from forestall.core.judge import Chosen
 from forestall.core.model import Activity, Force, Holdings, Level, Memory, ProcessId, Stage
 from forestall.core.trend import Flow, Point, Trail
 from forestall.core.units import SECOND
@@ -110,6 +112,17 @@ class Prospect:
     count: int
     frees_bytes: int
     why: str
+
+
+@value
+class Conclusion:
+    """What the last survey would have led to, kept for when looking again is dear."""
+
+    now_ns: int
+    verdict: Chosen
+    headroom_bytes: int
+    unit: str
+    """Cgroup of a unit that would end with it, for its manager."""
 
 
 @value
@@ -221,6 +234,7 @@ class State:
     others: Others = Others()
     ends: tuple[Ended, ...] = ()
     """Whom we ended of late, the latest last; bounded by ``core.repeats``."""
+    conclusion: Conclusion | None = None
 
 
 def begin(rules: Rules) -> State:
@@ -241,6 +255,7 @@ def under(state: State, rules: Rules) -> State:
         warning="",
         within=None,
         dying=dying,
+        conclusion=None,
     )
 
 
@@ -261,5 +276,5 @@ def without(dying: tuple[Ending, ...], gone: frozenset[ProcessId]) -> tuple[Endi
 
 
 register(Calm, Choosing, Ending, Settling, Ceilings, Prospect, Told, Others, Ended, State)
-register(GroupTrack, Within, Purpose)
+register(GroupTrack, Within, Purpose, Conclusion, Chosen, Part)
 register(Trail, Point, Flow, Census, Track)

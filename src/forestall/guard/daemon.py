@@ -24,6 +24,7 @@ from forestall.core.value import TYPE_CHECKING
 from forestall.effects import adjust, protect
 from forestall.effects.end import EndProcess
 from forestall.guard import selftest
+from forestall.guard.confirm import objection
 from forestall.guard.desk import Desk
 from forestall.guard.glance import cgroup2_root, relief_event
 from forestall.guard.journal import Speaker
@@ -377,6 +378,9 @@ class Guard:
         return surveyed
 
     def _perform(self, request: End, moment_ns: int) -> list[Event]:
+        held_back = objection(request, moment_ns, self._table.confirm)
+        if held_back is not None:
+            return [held_back]
         count = len(request.victims)
         pid = request.victims[0].pid if request.victims else 0
         many = f" and {count - 1} more" if count > 1 else ""

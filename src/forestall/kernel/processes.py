@@ -179,6 +179,29 @@ class ProcessTable:
         judged = self._judged(known, self._known.get(self._own_pid))
         return touchable(self._row(known, judged, (0, 0), self._boot_ns()))
 
+    def confirm(self, processes: Iterable[ProcessId]) -> int:
+        """Add up what these hold now, in bytes, of those that are still whom a survey met.
+
+        Who has gone, leaves, runs another program or was given a mark by a person counts for
+        nothing. Cost: three reads a process, where a survey takes one from each there is.
+        """
+        return sum(self._confirmed_bytes(process) for process in processes)
+
+    def _confirmed_bytes(self, process: ProcessId) -> int:
+        pid = process.pid
+        known = self._known.get(pid)
+        if known is None or known.id != process or process in self.marks:
+            return 0
+        try:
+            stat = self._identifier.stat(pid)
+            if stat.id != process or stat.comm != known.comm or stat.leaving or stat.state in "XZ":
+                return 0
+            statm = parse_statm(self._folder.slurp(f"{pid}/statm", STATM_BYTES))
+            swap_bytes = self._identifier.swap_bytes(pid)
+        except (OSError, KernelFormatError, ProcessGone):
+            return 0
+        return statm.anon_pages * self._page_bytes + swap_bytes
+
     def close(self) -> None:
         """Close the descriptor of /proc."""
         self._folder.close()
