@@ -39,6 +39,7 @@ _HERALD_RUN = (
 _HERALD_SURVIVE = (
     Line("OOMScoreAdjust", "-500", "It should outlive what it tells of, but not the guard."),
     Line("ManagedOOMPreference", "avoid"),
+    Line("Nice", "5", "What is short of memory is often short of a processor: words can wait."),
     Line("MemoryMax", "128M", "With commands of your own in it; a spool is on disk."),
     Line("TasksMax", "64"),
 )

@@ -2,11 +2,11 @@
 
 The sleep is the time in which the fastest imaginable hog could use up what is
 left above the point of action: 16 GiB/s, measured for huge pages on one core at
-12. Floors keep a machine parked at its limit from burning a core; they give way
-as soon as headroom is seen to fall. Surveys are paced by their own measured
-cost, so that a machine with ten thousand processes spends no more on them than
-a small one, and by what there is to find out: while nothing is used up, nobody
-is to blame for it.
+12, or less where the machine was found to be slower (``kernel.fill``). Floors
+keep a machine parked at its limit from burning a core; they give way as soon as
+headroom is seen to fall. Surveys are paced by their own measured cost, so that a
+machine with ten thousand processes spends no more on them than a small one, and
+by what there is to find out: while nothing is used up, nobody is to blame for it.
 
 Between two sleeps memory is looked at; the policy is asked only where the look
 shows something new (``rest``). A look costs half of what asking costs.
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from forestall.core.trend import Trail
 
 FILL_BYTES_PER_S = 16 * GIB
+"""Faster no machine is taken to be, and this fast one that could not be measured."""
 FALLING_NS = 2 * SECOND
 """A fall is remembered this long."""
 FLOOR_FALLING_NS = 1 * MS
@@ -83,8 +84,12 @@ class Rest:
     """Any other sum of stalls asks: somebody waits for memory."""
 
 
-def pause_ns(state: State, rules: Rules) -> int:
-    """Return how long to wait for the next sample, between 1 ms and the interval."""
+def pause_ns(state: State, rules: Rules, fill_per_s: int = FILL_BYTES_PER_S) -> int:
+    """Return how long to wait for the next sample, between 1 ms and the interval.
+
+    Args:
+        fill_per_s: Bytes that this machine can use up in a second at most.
+    """
     match state.hunt:
         case Calm():
             pass
@@ -99,7 +104,7 @@ def pause_ns(state: State, rules: Rules) -> int:
     if memory is None or ceilings is None:
         return rules.interval_ns
     room_bytes = _room_bytes(memory, ceilings)
-    wait_ns = max(0, room_bytes) * SECOND // FILL_BYTES_PER_S
+    wait_ns = max(0, room_bytes) * SECOND // fill_per_s
     longest_ns = rules.interval_ns
     if wait_ns >= longest_ns and memory.available_bytes >= ceilings.acting_bytes:
         return longest_ns

@@ -31,7 +31,7 @@ from forestall.guard.journal import Speaker
 from forestall.guard.loop import Loop, Ports
 from forestall.guard.supervisor import Supervisor
 from forestall.guard.voice import Voice
-from forestall.kernel import libc
+from forestall.kernel import fill, libc
 from forestall.kernel.clock import now_ns, wall_ns
 from forestall.kernel.groups import Groups
 from forestall.kernel.pressure import open_trigger
@@ -230,6 +230,7 @@ class Guard:
         for _ in range(BEFORE_ENTRIES + 1):
             self._loop.turn(now_ns())
         selftest.rehearse_end(identify, now_ns())
+        self._loop.fill_per_s = fill.fastest_per_s(self._loop.fill_per_s)
 
     def _harden(self) -> None:
         options = self._options

@@ -23,7 +23,7 @@ from forestall.core.events import (
 )
 from forestall.core.groups import next_look_ns
 from forestall.core.model import Level, Memory, ProcessId, Role, Row, Standing
-from forestall.core.pace import nothing_new, pause_ns, rest, wants_activity
+from forestall.core.pace import FILL_BYTES_PER_S, nothing_new, pause_ns, rest, wants_activity
 from forestall.core.policy import step
 from forestall.core.state import Choosing, afresh, begin, under
 from forestall.core.units import GIB, MINUTE, MS
@@ -96,6 +96,8 @@ class Loop:
         self.errors = 0
         self.untold = 0
         """Internal errors that could not even be told, or recorded."""
+        self.fill_per_s = FILL_BYTES_PER_S
+        """How fast this machine can use up memory at most."""
         self._ports = ports
         self._stumbles: deque[int] = deque(maxlen=STUMBLES_MAX)
         self._blind = 0
@@ -114,7 +116,8 @@ class Loop:
             # The cheaper of the last two: one that was preempted says nothing about the machine.
             cost_ns = min(self._costs_ns)
             self._pause_ns = max(
-                pause_ns(self.state, self.rules), min(REST_TIMES * cost_ns, REST_NS_MAX)
+                pause_ns(self.state, self.rules, self.fill_per_s),
+                min(REST_TIMES * cost_ns, REST_NS_MAX),
             )
             if self._pause_ns < self.rules.interval_ns:
                 self._rest = rest(self.state, self.rules)

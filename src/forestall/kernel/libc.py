@@ -7,6 +7,7 @@ import errno
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+_libc.mmap.restype = ctypes.c_void_p
 
 # The same number on every architecture but alpha (558): calls since v5.1 share one table.
 _SYS_PROCESS_MRELEASE = 448
@@ -14,6 +15,18 @@ _PR_SET_NAME = 15
 _CLONE_NEWNS = 0x00020000
 _SWAP_FLAG_PREFER = 0x8000
 _SWAP_PRIORITY_MAX = 0x7FFF
+
+_PROT_READ_WRITE = 3
+_MAP_PRIVATE_ANONYMOUS = 0x22
+"""The same on all architectures but alpha, mips, parisc and xtensa."""
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
+MADV_DONTNEED = 4
+MADV_HUGEPAGE = 14
+MADV_POPULATE_WRITE = 23
+"""Take the pages now, as if each had been written to. Source: mm/madvise.c, since Linux kernel
+commit 4ca9b3859dac ("mm/madvise: introduce MADV_POPULATE_(READ|WRITE) to prefault page tables")
+(in v5.14); EINVAL before."""
 
 MCL_CURRENT = 1
 MCL_FUTURE = 2
@@ -48,6 +61,26 @@ def mlockall(flags: int) -> int:
 def munlockall() -> int:
     """Undo ``mlockall``; for tests. Returns zero, or errno."""
     return _result(_libc.munlockall())
+
+
+def map_memory(size_bytes: int) -> int | None:
+    """Reserve private memory; returns its address, None when the kernel has none to give."""
+    size = ctypes.c_size_t(size_bytes)
+    protection, flags = ctypes.c_int(_PROT_READ_WRITE), ctypes.c_int(_MAP_PRIVATE_ANONYMOUS)
+    nowhere, no_file, start = ctypes.c_void_p(0), ctypes.c_int(-1), ctypes.c_long(0)
+    address = _libc.mmap(nowhere, size, protection, flags, no_file, start)
+    return None if address in {None, _MAP_FAILED} else int(address)
+
+
+def advise(address: int, size_bytes: int, advice: int) -> int:
+    """Tell the kernel what is to be done with memory; returns zero, or errno."""
+    size = ctypes.c_size_t(size_bytes)
+    return _result(_libc.madvise(ctypes.c_void_p(address), size, ctypes.c_int(advice)))
+
+
+def unmap_memory(address: int, size_bytes: int) -> int:
+    """Give memory of ``map_memory`` back. Returns zero, or errno."""
+    return _result(_libc.munmap(ctypes.c_void_p(address), ctypes.c_size_t(size_bytes)))
 
 
 def swapoff(path: bytes) -> int:
