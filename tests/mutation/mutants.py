@@ -368,6 +368,49 @@ MUTANTS = (
         "since_ns >= least_ns",
         "surveys of ten thousand processes take a tenth of a core",
     ),
+    # Not looking again.
+    Mutant(
+        "core/foregone.py",
+        "if age_ns > AGE_NS or not _dear(seen):",
+        "if not _dear(seen):",
+        "somebody is ended for what was seen long ago",
+    ),
+    Mutant(
+        "core/foregone.py",
+        "if age_ns > AGE_NS or not _dear(seen):",
+        "if age_ns > AGE_NS:",
+        "nobody looks again where looking is cheap",
+    ),
+    Mutant(
+        "core/foregone.py",
+        "rivals = found.verdict.rivals + (1 + NOW_WEIGHT) * lost_bytes",
+        "rivals = found.verdict.rivals",
+        "a newer hog goes free and an older one ends for it",
+    ),
+    Mutant(
+        "core/foregone.py",
+        "if event.leaving or len(part.members) > MEMBERS_MAX or",
+        "if len(part.members) > MEMBERS_MAX or",
+        "memory that is on its way back costs another life",
+    ),
+    Mutant(
+        "core/foregone.py",
+        "least_bytes=int(HOLDS_SHARE * held_bytes)",
+        "least_bytes=0",
+        "whoever let go of its memory is ended for having had it",
+    ),
+    Mutant(
+        "guard/confirm.py",
+        "if held >= request.least_bytes:",
+        "if held >= 0:",
+        "the guard does not ask before it acts on an old choice",
+    ),
+    Mutant(
+        "kernel/fill.py",
+        "found = MARGIN * cpus * TRY_BYTES",
+        "found = MARGIN * TRY_BYTES",
+        "one processor is watched for, and all of them fill memory",
+    ),
     # Others, and those who come back.
     Mutant(
         "core/others.py",
