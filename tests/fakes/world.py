@@ -7,7 +7,7 @@ own. Everything is drawn from one seed.
 import random
 from dataclasses import dataclass, field
 
-from forestall.core.events import CONFIRM, Gone, Missed, Refused, Sampled, Surveyed
+from forestall.core.events import CONFIRM, CONFIRMED, Gone, Missed, Refused, Sampled, Surveyed
 from forestall.core.model import (
     Activity,
     Force,
@@ -389,7 +389,7 @@ class World:
 
     def _perform(self, request, now_ns):
         if request.least_bytes:
-            bodies = [self.bodies[one] for one in request.victims if one in self.bodies]
+            bodies = [self.bodies[one] for one in request.victims[:CONFIRMED] if one in self.bodies]
             held = sum(body.size for body in bodies if not body.killed)
             if held < request.least_bytes:
                 return [Missed(now_ns, CONFIRM, "sim")]

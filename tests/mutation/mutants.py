@@ -389,8 +389,8 @@ MUTANTS = (
     ),
     Mutant(
         "core/foregone.py",
-        "if event.leaving or len(part.members) > MEMBERS_MAX or",
-        "if len(part.members) > MEMBERS_MAX or",
+        "if event.leaving or part.frees_bytes < MIN_FREES_BYTES:",
+        "if part.frees_bytes < MIN_FREES_BYTES:",
         "memory that is on its way back costs another life",
     ),
     Mutant(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from forestall.core.events import CONFIRM, End, Missed, Survey, Tell
-from forestall.core.foregone import AGE_NS, MEMBERS_MAX
+from forestall.core.events import CONFIRM, CONFIRMED, End, Missed, Survey, Tell
+from forestall.core.foregone import AGE_NS
 from forestall.core.model import Force, ProcessId
 from forestall.core.policy import step
 from forestall.core.rules import DEFAULT_RULES, Limit, Stage, Trigger, available
@@ -23,7 +23,7 @@ RULES = replace(
     DEFAULT_RULES,
     triggers=(Trigger("out", Stage.KILL, (available(Limit(LEFT - 0.005)),)),),
 )
-BYSTANDER = row(62, 2 * GIB, comm="bystander")
+BYSTANDER = row(900, 2 * GIB, comm="bystander")
 SHARED = {"parent": 50, "group_id": 50}
 
 
@@ -117,12 +117,15 @@ def test_while_somebody_leaves_the_memory_to_come_is_looked_for():
     assert not play.find(End)
 
 
-@pytest.mark.parametrize(("number", "at_once"), [(MEMBERS_MAX - 2, True), (MEMBERS_MAX + 2, False)])
-def test_a_small_family_goes_at_once_and_a_large_one_is_looked_for(number, at_once):
-    play = Play(number=number).sample(SHORT)
+def test_of_a_family_the_largest_are_named_first_for_they_are_asked_again():
+    play = Play(number=CONFIRMED + 12).sample(SHORT)
+    (end,) = play.find(End)
+    each = HELD // (CONFIRMED + 12)
 
-    assert bool(play.find(End)) is at_once
-    assert bool(play.find(Survey)) is not at_once
+    assert len(end.victims) == CONFIRMED + 12 + 1
+    assert end.victims[-1] == ProcessId(50, 5000)
+    assert end.least_bytes == int(0.9 * CONFIRMED * each)
+    assert BYSTANDER.id not in end.victims
 
 
 def test_whoever_let_go_of_memory_is_not_ended_and_everybody_is_looked_at():
@@ -148,9 +151,12 @@ def test_a_conclusion_is_drawn_once():
     ("least", "held", "objects"), [(0, 0, False), (10, 10, False), (10, 9, True)]
 )
 def test_the_guard_holds_an_end_back_only_for_who_let_go(least, held, objects):
-    request = End((ProcessId(60, 6000),), Force.KILL, "why", "hog", 20, least_bytes=least)
-    found = objection(request, NOW, lambda _victims: held)
+    victims = tuple(ProcessId(60 + i, 6000) for i in range(CONFIRMED + 1))
+    asked = []
+    request = End(victims, Force.KILL, "why", "hog", 20, least_bytes=least)
+    found = objection(request, NOW, lambda those: asked.extend(those) or held)
 
+    assert asked == (list(victims[:CONFIRMED]) if least else [])
     assert (found is not None) is objects
     if found is not None:
         assert (found.what, found.now_ns) == (CONFIRM, NOW)

@@ -40,6 +40,8 @@ class Sampled:
 
 
 CONFIRM = "confirm"
+CONFIRMED = 8
+"""So many of a family are asked what they still hold: the first ones, its largest."""
 
 
 @value
@@ -151,8 +153,8 @@ class End:
     unit: str = ""
     """Cgroup of a unit that ends with these: its manager is told why."""
     least_bytes: int = 0
-    """Only if they still hold so much; the answer is else ``Missed`` a CONFIRM. For a choice
-    that was made some moments ago."""
+    """Only if the first CONFIRMED of them still hold so much; the answer is else ``Missed`` a
+    CONFIRM. For a choice that was made some moments ago."""
 
 
 @value

@@ -17,6 +17,7 @@ from math import exp
 
 from forestall.core.census import LONG_NS, NOW_WEIGHT, SHORT_NS, blame_of
 from forestall.core.decide import end, shared_to_blame
+from forestall.core.events import CONFIRMED
 from forestall.core.judge import MIN_FREES_BYTES, Chosen
 from forestall.core.managers import unit_to_tell
 from forestall.core.state import Conclusion
@@ -27,13 +28,12 @@ from forestall.core.value import TYPE_CHECKING, replace
 if TYPE_CHECKING:
     from forestall.core.events import Request, Surveyed
     from forestall.core.judge import Verdict
+    from forestall.core.model import Row
     from forestall.core.rules import Rules
     from forestall.core.state import Choosing, State
 
 AGE_NS = 5 * SECOND
 """Older than this it is another situation, whatever the numbers say."""
-MEMBERS_MAX = 8
-"""Each is read again before the signal; a large family is looked for in full."""
 DEAR_NS = 50 * MS
 STALL_NS = 500 * MS
 STALL_SHARE = 0.2
@@ -47,7 +47,7 @@ def conclude(seen: State, event: Surveyed, verdict: Verdict) -> Conclusion | Non
     if not isinstance(verdict, Chosen) or verdict.rivals is None or seen.memory is None:
         return None
     part = verdict.part
-    if event.leaving or len(part.members) > MEMBERS_MAX or part.frees_bytes < MIN_FREES_BYTES:
+    if event.leaving or part.frees_bytes < MIN_FREES_BYTES:
         return None
     unit = unit_to_tell(part, event.rows)
     return Conclusion(event.now_ns, verdict, headroom_bytes(seen.memory), unit)
@@ -74,19 +74,24 @@ def end_foregone(
     seen: State, hunt: Choosing, found: Conclusion, rules: Rules
 ) -> tuple[State, tuple[Request, ...]]:
     """Act on a conclusion as on a verdict."""
-    members = found.verdict.part.members
-    held_bytes = sum(row.anon_bytes + row.swap_bytes for row in members)
+    part = found.verdict.part
+    members = tuple(sorted(part.members, key=_own_bytes, reverse=True))
+    held_bytes = sum(_own_bytes(row) for row in members[:CONFIRMED])
     age = human_ns(seen.now_ns - found.now_ns)
     why = f"{found.verdict.why}; as seen {age} before, for looking again could not change it"
     return end(
         seen,
         hunt,
         seen.now_ns,
-        replace(found.verdict, why=why),
+        replace(found.verdict, part=replace(part, members=members), why=why),
         found.unit,
         rules,
         least_bytes=int(HOLDS_SHARE * held_bytes),
     )
+
+
+def _own_bytes(row: Row) -> int:
+    return row.anon_bytes + row.swap_bytes
 
 
 def _dear(seen: State) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from forestall.core.events import CONFIRM, Missed
+from forestall.core.events import CONFIRM, CONFIRMED, Missed
 from forestall.core.units import human_bytes
 from forestall.core.value import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ def objection(
     """
     if not request.least_bytes:
         return None
-    held = held_bytes(request.victims)
+    held = held_bytes(request.victims[:CONFIRMED])
     if held >= request.least_bytes:
         return None
     why = f"it holds {human_bytes(held)} now, less than when it was chosen"
