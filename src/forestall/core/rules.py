@@ -234,7 +234,7 @@ DEFAULT_TRIGGERS = (
             available(Limit(0.04, 512 * MIB)),
             Condition(Signal.REMAINDER, below=True, number=0.5),
             Condition(Signal.SURGE_LEFT, below=True, number=float(20 * SECOND)),
-            above(Signal.STALL_SOME, 0.20, 1 * SECOND),
+            above(Signal.STALL_SOME, 0.20, 500 * MS),
         ),
     ),
     Trigger(
