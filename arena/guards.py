@@ -21,6 +21,9 @@ class Guard:
     unit: str = ""
     """The systemd unit to start, and to read the journal of."""
 
+    slice: str = "system.slice"
+    """Where that unit lives among the control groups."""
+
     beside: tuple[str, ...] = ()
     """Other units that its package starts."""
 
@@ -47,7 +50,7 @@ class Guard:
     @property
     def group(self) -> str:
         """Its control group, below the root; empty when there is no guard."""
-        return f"system.slice/{self.unit}" if self.unit else ""
+        return f"{self.slice}/{self.unit}" if self.unit else ""
 
 
 GUARDS = {
@@ -59,6 +62,7 @@ GUARDS = {
             # nohang-desktop is what the Debian package enables.
             name="nohang",
             unit="nohang-desktop.service",
+            slice="hostcritical.slice",
             programs=("nohang",),
             wait_s=6,
             package="nohang",
