@@ -394,6 +394,8 @@ def killed_in_the_service():
 
 def reclaim_in_the_service():
     """And the grant goes with the setting that asked for it."""
+    # The service as it was would bring back what is pushed out here.
+    run("systemctl", "stop", "forestall")
     cold = Holder("cold", 220)
     cold.push_out(60)
     SETTINGS.write_text(TRIGGER.format(action="reclaim"))

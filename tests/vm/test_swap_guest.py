@@ -126,5 +126,5 @@ def test_the_service_reclaims_and_gives_its_grant_back(scenes):
     scene = scenes["service-reclaims"]
 
     assert "relieved" in dict(scene["news"])
-    assert scene["held_mib"][1] < scene["held_mib"][0]
+    assert scene["held_mib"][1] < scene["held_mib"][0], scene
     assert "cap_sys_admin" not in scene["bound"]
