@@ -5,6 +5,7 @@ import pytest
 from forestall.core import fallback
 from forestall.core.events import End, Gone, Missed, Sampled, Survey, Surveyed, Tell
 from forestall.core.model import Force, Stage
+from forestall.core.pace import held_up
 from forestall.core.rules import DEFAULT_RULES, Limit, Trigger, available
 from forestall.core.state import Calm, Choosing, Ending
 from forestall.core.units import GIB, MIB, MINUTE, MS, SECOND
@@ -44,8 +45,15 @@ class Bench:
                 relieve=self._relieve,
                 tell=self._tell,
                 record=self._record,
+                groups=self._groups,
             ),
         )
+        self.stall_us = 0
+        self.looked = 0
+
+    def _groups(self):
+        self.looked += 1
+        return ()
 
     def turn(self, after_ns=100 * MS):
         self.now_ns += after_ns
@@ -62,7 +70,7 @@ class Bench:
         share = self.share.pop(0) if isinstance(self.share, list) else self.share
         if isinstance(share, Exception):
             raise share
-        return sampled(now_ns, share)
+        return sampled(now_ns, share, some_us=self.stall_us)
 
     def _survey(self, shared):
         self._port("survey")
@@ -458,3 +466,19 @@ def test_a_look_that_fails_is_told():
     bench.turn(after_ns=10 * MS)
 
     assert bench.diary[-1][0] == "Missed"
+
+
+@pytest.mark.parametrize(("stall_us", "looks"), [(0, True), (5_000, True), (50_000, False)])
+def test_control_groups_are_left_alone_while_everybody_waits_for_memory(stall_us, looks):
+    """Reading memory.stat needs memory: in a thrash it held the guard up for 1.7 s."""
+    bench = Bench(share=0.03)
+    for _ in range(15):
+        bench.stall_us += stall_us
+        bench.turn()
+    looked = bench.looked
+    for _ in range(30):
+        bench.stall_us += stall_us
+        bench.turn()
+
+    assert (bench.looked > looked) is looks
+    assert held_up(bench.loop.state) is not looks

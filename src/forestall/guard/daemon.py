@@ -15,6 +15,7 @@ from forestall import __version__
 from forestall.control.server import Server
 from forestall.core.codec import decode
 from forestall.core.events import End, Tell
+from forestall.core.pace import held_up
 from forestall.core.rules import Options, Rules
 from forestall.core.sentence import plain
 from forestall.core.standing import Matcher
@@ -366,13 +367,14 @@ class Guard:
         state = self._loop.state
         memory = state.memory
         swap_used = memory is not None and memory.swap_used_bytes > 0
-        warm = isinstance(state.hunt, Calm)
+        calm, spare = isinstance(state.hunt, Calm), held_up(state)
+        warm = calm and not spare
         surveyed = self._table.survey(
             now_ns,
             swap_used=swap_used,
             warm=warm,
             shared=shared,
-            holdings=self._sampler.holdings(),
+            holdings=None if calm and spare else self._sampler.holdings(),
         )
         if warm:
             self._groups.learn((row.cgroup for row in surveyed.rows if row.cgroup), now_ns())

@@ -23,7 +23,14 @@ from forestall.core.events import (
 )
 from forestall.core.groups import next_look_ns
 from forestall.core.model import Level, Memory, ProcessId, Role, Row, Standing
-from forestall.core.pace import FILL_BYTES_PER_S, nothing_new, pause_ns, rest, wants_activity
+from forestall.core.pace import (
+    FILL_BYTES_PER_S,
+    held_up,
+    nothing_new,
+    pause_ns,
+    rest,
+    wants_activity,
+)
 from forestall.core.policy import step
 from forestall.core.state import Choosing, afresh, begin, under
 from forestall.core.units import GIB, MINUTE, MS
@@ -170,7 +177,7 @@ class Loop:
             return True
         if self.surveys == surveys:
             self._costs_ns = (self._costs_ns[1], self._ports.now_ns() - now_ns)
-        if now_ns - self._groups_ns >= next_look_ns(self.state):
+        if now_ns - self._groups_ns >= next_look_ns(self.state) and not held_up(self.state):
             self._watch_groups(now_ns)
         return True
 
