@@ -53,6 +53,24 @@ def test_memory_that_cannot_be_locked_is_said_with_the_reason(number, why):
     assert protect.lock_memory(lambda _flags: number) == f"memory is not locked ({why})"
 
 
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (0, None),
+        (errno.EPERM, "allocations may wait for a disk (Operation not permitted)"),
+        (errno.EINVAL, "allocations may wait for a disk (Invalid argument)"),
+    ],
+)
+def test_allocations_that_may_wait_for_a_disk_are_said(number, said):
+    assert protect.never_wait_for_a_disk(lambda: number) == said
+
+
+def test_this_kernel_grants_it_or_says_what_is_missing():
+    said = in_child(lambda: protect.never_wait_for_a_disk(libc.prctl_set_io_flusher))
+
+    assert said == "None" or "may wait for a disk" in said
+
+
 @ROOT
 def test_what_needs_privilege_is_said_without_it():
     assert in_child(lambda: protect.raise_priority(-20), uid=12345) == repr(

@@ -53,6 +53,18 @@ def run_realtime() -> str | None:
     return None
 
 
+def never_wait_for_a_disk(set_io_flusher: Callable[[], int]) -> str | None:
+    """Keep our own allocations from waiting for swap to be written; returns why not, or None.
+
+    At the limit every allocation reclaims, and in a thrash that is a wait for the slowest disk:
+    a guard that read a file stood still for one or two seconds of it.
+    """
+    error = set_io_flusher()
+    if error == 0:
+        return None
+    return f"allocations may wait for a disk ({os.strerror(error)})"
+
+
 def set_own_oom_score_adj(adjust: int) -> str | None:
     """Write our oom_score_adj; returns why not, or None.
 

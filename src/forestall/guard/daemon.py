@@ -187,6 +187,7 @@ class Guard:
         # Not to starve with the victim it helps to go; refusals are told by the guard's own.
         protect.set_own_oom_score_adj(self._options.oom_score_adj)
         protect.raise_priority(self._options.nice)
+        protect.never_wait_for_a_disk(libc.prctl_set_io_flusher)
         if self._options.lock_memory:
             protect.lock_memory(libc.mlockall)
         Relief(
@@ -237,6 +238,7 @@ class Guard:
         options = self._options
         steps = [protect.set_own_oom_score_adj(options.oom_score_adj)]
         steps.append(protect.raise_priority(options.nice))
+        steps.append(protect.never_wait_for_a_disk(libc.prctl_set_io_flusher))
         if options.realtime:
             steps.append(protect.run_realtime())
         protect.quiet_collector()

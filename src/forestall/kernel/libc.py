@@ -12,6 +12,7 @@ _libc.mmap.restype = ctypes.c_void_p
 # The same number on every architecture but alpha (558): calls since v5.1 share one table.
 _SYS_PROCESS_MRELEASE = 448
 _PR_SET_NAME = 15
+_PR_SET_IO_FLUSHER = 57
 _CLONE_NEWNS = 0x00020000
 _SWAP_FLAG_PREFER = 0x8000
 _SWAP_PRIORITY_MAX = 0x7FFF
@@ -120,6 +121,18 @@ def prctl_set_name(name: bytes) -> int:
     text = ctypes.create_string_buffer(name[:NAME_BYTES_MAX])
     zero = ctypes.c_ulong(0)
     return _result(_libc.prctl(ctypes.c_int(_PR_SET_NAME), text, zero, zero, zero))
+
+
+def prctl_set_io_flusher() -> int:
+    """Have our allocations never wait for a disk: reclaim in our name takes clean pages only.
+
+    Kept over exec and fork. Source: kernel/sys.c, since Linux kernel commit 8d19f1c8e193
+    ("prctl: PR_{G,S}ET_IO_FLUSHER to support controlling memory reclaim") (in v5.6).
+    Returns: Zero, or errno: EPERM without CAP_SYS_RESOURCE, EINVAL before.
+    """
+    zero = ctypes.c_ulong(0)
+    wanted = ctypes.c_ulong(1)
+    return _result(_libc.prctl(ctypes.c_int(_PR_SET_IO_FLUSHER), wanted, zero, zero, zero))
 
 
 def _result(returned: int) -> int:
