@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[2]
 LIMIT_S = 600
 TESTS = (
     "tests/unit/test_policy.py",
+    "tests/unit/test_foregone.py",
+    "tests/unit/test_fill.py",
     "tests/unit/test_others.py",
     "tests/unit/test_repeats.py",
     "tests/unit/test_managers.py",
