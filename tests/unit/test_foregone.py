@@ -117,14 +117,14 @@ def test_while_somebody_leaves_the_memory_to_come_is_looked_for():
     assert not play.find(End)
 
 
-def test_of_a_family_the_largest_are_named_first_for_they_are_asked_again():
+def test_of_a_family_its_head_and_the_largest_come_first_for_they_are_asked_again():
     play = Play(number=CONFIRMED + 12).sample(SHORT)
     (end,) = play.find(End)
     each = HELD // (CONFIRMED + 12)
 
     assert len(end.victims) == CONFIRMED + 12 + 1
-    assert end.victims[-1] == ProcessId(50, 5000)
-    assert end.least_bytes == int(0.9 * CONFIRMED * each)
+    assert end.victims[0] == ProcessId(50, 5000)
+    assert end.least_bytes == int(0.9 * (2 * MIB + (CONFIRMED - 1) * each))
     assert BYSTANDER.id not in end.victims
 
 

@@ -75,7 +75,10 @@ def end_foregone(
 ) -> tuple[State, tuple[Request, ...]]:
     """Act on a conclusion as on a verdict."""
     part = found.verdict.part
-    members = tuple(sorted(part.members, key=_own_bytes, reverse=True))
+    root_first = sorted(
+        part.members, key=lambda row: (row.id == part.root.id, _own_bytes(row)), reverse=True
+    )
+    members = tuple(root_first)
     held_bytes = sum(_own_bytes(row) for row in members[:CONFIRMED])
     age = human_ns(seen.now_ns - found.now_ns)
     why = f"{found.verdict.why}; as seen {age} before, for looking again could not change it"
