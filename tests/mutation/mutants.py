@@ -124,8 +124,8 @@ MUTANTS = (
     ),
     Mutant(
         "core/decide.py",
-        "force = Force.KILL if firm else Force.TERM",
-        "force = Force.KILL",
+        "Force.KILL if firm else Force.TERM,",
+        "Force.KILL,",
         "nobody is ever asked politely",
     ),
     Mutant(

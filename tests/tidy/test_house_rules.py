@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutation.mutants import MUTANTS
+
 REPO = Path(__file__).parents[2]
 SRC = REPO / "src" / "forestall"
 MODULES = sorted(SRC.rglob("*.py"))
@@ -172,3 +174,11 @@ def test_nothing_names_a_path_of_one_machine():
     ]
 
     assert found == []
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.why)
+def test_each_mutant_still_finds_the_line_that_it_spoils(mutant):
+    text = (SRC / mutant.file).read_text()
+
+    assert text.count(mutant.old) == 1
+    assert mutant.new != mutant.old

@@ -41,7 +41,7 @@ class Sampled:
 
 CONFIRM = "confirm"
 CONFIRMED = 8
-"""So many of a family are asked what they still hold: the one it is named after, and its largest."""
+"""So many of a family are asked what they still hold: its head and its largest."""
 
 
 @value
