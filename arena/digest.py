@@ -202,7 +202,7 @@ def _thrash(samples: Sequence[Event], start: float) -> float | None:
         elif event["t"] - then["t"] >= 1.0:
             waited_s = (event["io_full_us"] - then["io_full_us"]) / 1e6
             if waited_s >= THRASH_SHARE * (event["t"] - then["t"]):
-                return round(then["t"] - start, 2)
+                return round(float(then["t"]) - start, 2)
             then = event
     return None
 
