@@ -239,8 +239,14 @@ def refused(state: State, event: Refused) -> tuple[State, tuple[Request, ...]]:
     spared = hunt.spared | {event.victim}
     if left:
         return replace(state, hunt=replace(hunt, left=left, spared=spared)), (told,)
+    return _choose_again(state, hunt, event.now_ns, spared, told)
+
+
+def _choose_again(
+    state: State, hunt: Ending, now_ns: int, spared: frozenset[ProcessId], told: Tell
+) -> tuple[State, tuple[Request, ...]]:
     stage = Stage.KILL if hunt.force is Force.KILL else Stage.TERMINATE
-    choosing = Choosing(hunt.trigger, stage, event.now_ns, spared=spared)
+    choosing = Choosing(hunt.trigger, stage, now_ns, spared=spared)
     return replace(state, hunt=choosing), (told, Survey(shared=shared_to_blame(state)))
 
 
@@ -254,8 +260,6 @@ def missed(state: State, event: Missed) -> tuple[State, tuple[Request, ...]]:
             state = replace(state, hunt=replace(hunt, asked=False))
     elif event.what == CONFIRM and isinstance(hunt, Ending):
         # It has let go of memory since it was chosen: now it is worth looking.
-        stage = Stage.KILL if hunt.force is Force.KILL else Stage.TERMINATE
-        choosing = Choosing(hunt.trigger, stage, event.now_ns, spared=hunt.spared)
         told = Tell(
             "refused",
             f"{plain(hunt.comm)} was not ended: {event.why}; looking again",
@@ -263,5 +267,5 @@ def missed(state: State, event: Missed) -> tuple[State, tuple[Request, ...]]:
             comm=hunt.comm,
             trigger=hunt.trigger,
         )
-        return replace(state, hunt=choosing), (Survey(shared=shared_to_blame(state)), told)
+        return _choose_again(state, hunt, event.now_ns, hunt.spared, told)
     return state, ()
