@@ -28,6 +28,7 @@ from forestall.guard import selftest
 from forestall.guard.confirm import objection
 from forestall.guard.desk import Desk
 from forestall.guard.glance import cgroup2_root, relief_event
+from forestall.guard.harden import harden
 from forestall.guard.journal import Speaker
 from forestall.guard.loop import Loop, Ports
 from forestall.guard.supervisor import Supervisor
@@ -185,11 +186,7 @@ class Guard:
     def _serve_relief(self, end: socket.socket) -> None:
         libc.prctl_set_name(b"forestall-relief")
         # Not to starve with the victim it helps to go; refusals are told by the guard's own.
-        protect.set_own_oom_score_adj(self._options.oom_score_adj)
-        protect.raise_priority(self._options.nice)
-        protect.never_wait_for_a_disk(libc.prctl_set_io_flusher)
-        if self._options.lock_memory:
-            protect.lock_memory(libc.mlockall)
+        harden(self._options, realtime=False)
         Relief(
             end,
             mrelease=libc.process_mrelease,
@@ -235,18 +232,10 @@ class Guard:
         self._loop.fill_per_s = fill.fastest_per_s(self._loop.fill_per_s)
 
     def _harden(self) -> None:
-        options = self._options
-        steps = [protect.set_own_oom_score_adj(options.oom_score_adj)]
-        steps.append(protect.raise_priority(options.nice))
-        steps.append(protect.never_wait_for_a_disk(libc.prctl_set_io_flusher))
-        if options.realtime:
-            steps.append(protect.run_realtime())
+        # First: what the collector frees need not be locked.
         protect.quiet_collector()
-        if options.lock_memory:
-            steps.append(protect.lock_memory(libc.mlockall))
-        for failure in steps:
-            if failure is not None:
-                self._voice.lack(failure)
+        for failure in harden(self._options, realtime=self._options.realtime):
+            self._voice.lack(failure)
 
     # The loop.
 
