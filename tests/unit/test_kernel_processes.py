@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 
+from forestall.core.events import CONFIRMED
 from forestall.core.model import Leaving, ProcessId, Role, Standing
 from forestall.core.rules import Field, VictimRule
 from forestall.core.standing import Matcher
@@ -513,13 +514,25 @@ def test_who_is_not_the_same_any_more_counts_for_nothing(proc, change):
     assert known.confirm((ProcessId(100, 2000), ProcessId(101, 2001))) == MIB
 
 
-def test_who_is_gone_was_never_met_or_was_marked_since_counts_for_nothing(proc):
+def test_of_many_the_first_are_read_and_a_mark_on_any_stops_it(proc):
+    victims = tuple(ProcessId(100 + n, 2000) for n in range(CONFIRMED + 2))
+    for victim in victims:
+        proc.process(victim.pid, comm="hog", start=2000, anon_kib=4 * MIB_KIB)
+    known = table(proc)
+    known.survey(clock())
+    before = known.confirm(victims)
+    known.mark(victims[-1], Standing.NEVER, "a person said so")
+
+    assert before == CONFIRMED * 4 * MIB
+    assert known.confirm(victims) == 0
+
+
+def test_who_is_gone_or_was_never_met_counts_for_nothing(proc):
     for pid in (100, 101):
         proc.process(pid, comm="hog", start=2000, anon_kib=64 * MIB_KIB)
     known = table(proc)
     known.survey(clock())
     proc.remove(100)
     proc.process(102, comm="new", start=2000, anon_kib=64 * MIB_KIB)
-    known.mark(ProcessId(101, 2000), Standing.NEVER, "a person said so")
 
-    assert known.confirm(ProcessId(pid, 2000) for pid in (100, 101, 102)) == 0
+    assert known.confirm([ProcessId(pid, 2000) for pid in (100, 101, 102)]) == 64 * MIB

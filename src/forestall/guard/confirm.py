@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from forestall.core.events import CONFIRM, CONFIRMED, Missed
+from forestall.core.events import CONFIRM, Missed
 from forestall.core.units import human_bytes
 from forestall.core.value import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Sequence
 
     from forestall.core.events import End
     from forestall.core.model import ProcessId
 
 
 def objection(
-    request: End, now_ns: int, held_bytes: Callable[[Iterable[ProcessId]], int]
+    request: End, now_ns: int, held_bytes: Callable[[Sequence[ProcessId]], int]
 ) -> Missed | None:
     """Say why an end must not be carried out; None where nothing speaks against it.
 
@@ -24,7 +24,7 @@ def objection(
     """
     if not request.least_bytes:
         return None
-    held = held_bytes(request.victims[:CONFIRMED])
+    held = held_bytes(request.victims)
     if held >= request.least_bytes:
         return None
     why = f"it holds {human_bytes(held)} now, less than when it was chosen"

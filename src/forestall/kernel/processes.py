@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from forestall.core.events import Surveyed
+from forestall.core.events import CONFIRMED, Surveyed
 from forestall.core.families import touchable
 from forestall.core.model import Leaving, ProcessId, Row, Standing
 from forestall.core.value import TYPE_CHECKING
@@ -28,7 +28,7 @@ from forestall.kernel.parse_process import parse_stat, parse_statm
 from forestall.kernel.shared import SharedHolders, shared_holders
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from forestall.core.model import Holdings
     from forestall.core.standing import Matcher
@@ -179,18 +179,21 @@ class ProcessTable:
         judged = self._judged(known, self._known.get(self._own_pid))
         return touchable(self._row(known, judged, (0, 0), self._boot_ns()))
 
-    def confirm(self, processes: Iterable[ProcessId]) -> int:
-        """Add up what these hold now, in bytes, of those that are still whom a survey met.
+    def confirm(self, processes: Sequence[ProcessId]) -> int:
+        """Add up what the first CONFIRMED of these hold now, in bytes; nothing, if any is marked.
 
-        Who has gone, leaves, runs another program or was given a mark by a person counts for
-        nothing. Cost: three reads a process, where a survey takes one from each there is.
+        Who has gone, leaves, or runs another program than a survey met counts for nothing. A
+        mark may have been made since that survey, so whoever has one is looked at in full.
+        Cost: three reads each of the first, where a survey takes one from each there is.
         """
-        return sum(self._confirmed_bytes(process) for process in processes)
+        if not self.marks.keys().isdisjoint(processes):
+            return 0
+        return sum(self._confirmed_bytes(process) for process in processes[:CONFIRMED])
 
     def _confirmed_bytes(self, process: ProcessId) -> int:
         pid = process.pid
         known = self._known.get(pid)
-        if known is None or known.id != process or process in self.marks:
+        if known is None or known.id != process:
             return 0
         try:
             stat = self._identifier.stat(pid)
