@@ -71,16 +71,28 @@ INITRAMFS_INIT = Path(__file__).parent / "guest" / "initramfs-init"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
-    """A Debian release the arena knows."""
+    """A Debian release, or two, that the arena makes a guest of."""
 
     name: str
     kernel: str
     """The kernel's series, for people; the exact version is read from the built guest."""
 
+    release: str = ""
+    """The Debian release its packages come from, if that is not its name."""
+
+    kernel_release: str = ""
+    """The Debian release its kernel comes from, if that is another."""
+
 
 SUITES = {
     suite.name: suite
-    for suite in (Suite(name="bookworm", kernel="6.1"), Suite(name="trixie", kernel="6.12"))
+    for suite in (
+        Suite(name="bookworm", kernel="6.1"),
+        Suite(name="trixie", kernel="6.12"),
+        Suite(name="forky", kernel="7.2"),
+        # A kernel without process_mrelease, cgroup.kill and memory.reclaim.
+        Suite(name="old", kernel="5.10", release="bookworm", kernel_release="bullseye"),
+    )
 }
 
 
@@ -119,9 +131,11 @@ def guest_name(suite: str, extra_packages: Sequence[str] = ()) -> str:
 
 def _stamp(suite: str, extra_packages: Sequence[str]) -> tuple[str, str]:
     """Digests of what the tree, and what the image on top of it, is made from."""
-    tree = hashlib.sha256(
-        "\n".join([suite, KERNEL_PACKAGE, *PACKAGES, "+", *sorted(extra_packages)]).encode()
-    )
+    made_of = SUITES[suite]
+    words = [made_of.release or suite, KERNEL_PACKAGE, *PACKAGES, "+", *sorted(extra_packages)]
+    if made_of.kernel_release:
+        words.append(made_of.kernel_release)
+    tree = hashlib.sha256("\n".join(words).encode())
     image = tree.copy()
     for path in [INITRAMFS_INIT, *sorted(p for p in OVERLAY.rglob("*") if p.is_file())]:
         image.update(path.relative_to(INITRAMFS_INIT.parent).as_posix().encode())
@@ -211,17 +225,29 @@ def _run(*command: str | Path, cwd: Path | None = None) -> bytes:
 
 def _bootstrap(suite: str, tree: Path, extra_packages: Sequence[str]) -> None:
     excludes = [f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("man", "doc", "locale")]
+    # Of late, nohang makes its settings from an example among its pages.
+    excludes.append("--dpkgopt=path-include=/usr/share/doc/nohang/*")
     mirror = os.environ.get("FORESTALL_ARENA_MIRROR")
+    release = SUITES[suite].release or suite
+    kernel, sources = KERNEL_PACKAGE, []
+    if kernels := SUITES[suite].kernel_release:
+        kernel += "/" + kernels
+        # The same mirror, one more release of it; apt takes only what is asked for from there.
+        add = f's/ {release} main$/ {kernels} main/p" "$1/etc/apt/sources.list"'
+        sources = [f'--setup-hook=sed -n "{add} > "$1/etc/apt/sources.list.d/kernel.list"']
     _run(
         "mmdebstrap",
         "--variant=minbase",
         "--components=main",
-        "--include=" + ",".join([*PACKAGES, *extra_packages, KERNEL_PACKAGE]),
+        "--include=" + ",".join([*PACKAGES, *extra_packages, kernel]),
+        *sources,
         '--aptopt=APT::Install-Recommends "false"',
+        # A mirror's copy of a testing release may be weeks old; a throwaway guest may be too.
+        '--aptopt=Acquire::Check-Valid-Until "false"',
         *excludes,
         '--customize-hook=chroot "$1" useradd --create-home --uid 1000 --shell /bin/bash alex',
         '--customize-hook=chroot "$1" useradd --system --uid 910 --home-dir /srv svc',
-        suite,
+        release,
         tree,
         *([mirror] if mirror else []),
     )

@@ -91,7 +91,7 @@ _SANDBOX = (
         "@system-service",
         "EPERM instead of death: a call the filter does not know fails, and is reported.",
     ),
-    Line("SystemCallFilter", "process_mrelease", "Not in @system-service."),
+    Line("SystemCallFilter", "process_mrelease process_madvise", "Not in @system-service."),
     Line("SystemCallErrorNumber", "EPERM"),
     Line("", "", "ProtectKernelTunables would forbid drop_caches."),
     Line(

@@ -202,6 +202,12 @@ VICTIMS = Section(
             forms.FLAG,
             "Whether to act when a cgroup, not the machine, runs into its own limit.",
         ),
+        _victims(
+            "read_back",
+            "read_back",
+            forms.FLAG,
+            "After an end, whether what those who wait had lost to a disk is read back for them.",
+        ),
     ),
 )
 

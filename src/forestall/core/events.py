@@ -70,6 +70,8 @@ class Surveyed:
     """Whether the rows' shared and writing bytes were looked for; otherwise they are unknown."""
     leaving: tuple[Leaving, ...] = ()
     """Who cannot be ended any more, because it ends already; these are not among the rows."""
+    paused_ns: int = 0
+    """Of the time it took, what was left to others."""
 
 
 @value
@@ -157,9 +159,13 @@ class End:
     CONFIRM. For a choice that was made some moments ago."""
 
 
+READ_BACK = "read-back"
+"""What relief does after an end: bring back what those who wait had lost to a disk."""
+
+
 @value
 class Relieve:
-    """Ask relief to free what is safe to free."""
+    """Ask relief to free what is safe to free, or to read back what is waited for."""
 
     action: str
     why: str

@@ -18,7 +18,17 @@ Choosing -> Settling   somebody else did, or somebody leaves: likewise (``core.o
 from __future__ import annotations
 
 from forestall.core.decide import DOOM_NS, shared_to_blame
-from forestall.core.events import CONFIRM, End, Gone, Missed, Refused, Survey, Tell
+from forestall.core.events import (
+    CONFIRM,
+    READ_BACK,
+    End,
+    Gone,
+    Missed,
+    Refused,
+    Relieve,
+    Survey,
+    Tell,
+)
 from forestall.core.foregone import end_foregone, foregone
 from forestall.core.model import Force, Stage
 from forestall.core.others import drained, waited_in_vain
@@ -72,7 +82,7 @@ def pursue(seen: State, acting: Trigger | None, rules: Rules, requests: list[Req
         case Ending():
             return _press_on(seen, hunt, acting, rules, requests)
         case Settling():
-            return _settle(seen, hunt, acting, requests)
+            return _settle(seen, hunt, acting, rules, requests)
 
 
 def _begin(seen: State, acting: Trigger, rules: Rules, requests: list[Request]) -> State:
@@ -119,7 +129,7 @@ def _press_on(
     # no reason to forget that somebody was asked to end.
     killed = hunt.force is Force.KILL
     if killed and acting is None and back_bytes >= max(1, hunt.expected_bytes // 2):
-        requests.append(_outcome(seen, hunt.comm, hunt.trigger, hunt.since_ns, back_bytes))
+        requests += _over(seen, hunt, back_bytes, rules)
         return replace(_rested(seen, Calm()), dying=still_dying(seen, hunt))
     if hunt.force is Force.TERM:
         left_ns = time_left_ns(seen.trail, now_ns, seen.memory)
@@ -156,12 +166,18 @@ def _press_on(
     return _again(seen, hunt.spared | hunt.left, acting, requests)
 
 
-def _settle(seen: State, hunt: Settling, acting: Trigger | None, requests: list[Request]) -> State:
+def _settle(
+    seen: State,
+    hunt: Settling,
+    acting: Trigger | None,
+    rules: Rules,
+    requests: list[Request],
+) -> State:
     assert seen.memory is not None
     back_bytes = headroom_bytes(seen.memory) - hunt.before_bytes
     if acting is None:
         if hunt.comm:
-            requests.append(_outcome(seen, hunt.comm, hunt.trigger, hunt.since_ns, back_bytes))
+            requests += _over(seen, hunt, back_bytes, rules)
         return _rested(seen, Calm())
     waited_ns = seen.now_ns - hunt.since_ns
     came_back = hunt.expected_bytes > 0 and back_bytes >= hunt.expected_bytes // 2
@@ -189,14 +205,19 @@ def _rested(seen: State, hunt: Calm) -> State:
     return replace(seen, hunt=hunt, trail=trail, holding=(None,) * len(seen.holding))
 
 
-def _outcome(seen: State, comm: str, trigger: str, since_ns: int, back_bytes: int) -> Tell:
-    took = human_ns(seen.now_ns - since_ns)
+def _over(
+    seen: State, hunt: Ending | Settling, back_bytes: int, rules: Rules
+) -> tuple[Request, ...]:
+    took = human_ns(seen.now_ns - hunt.since_ns)
     assert seen.memory is not None
     sentence = (
-        f"{human_bytes(max(0, back_bytes))} came back within {took} of the end of {plain(comm)}; "
-        f"{human_bytes(seen.memory.available_bytes)} are available"
+        f"{human_bytes(max(0, back_bytes))} came back within {took} of the end of "
+        f"{plain(hunt.comm)}; {human_bytes(seen.memory.available_bytes)} are available"
     )
-    return Tell("outcome", sentence, seen.level, comm=comm, trigger=trigger)
+    told = Tell("outcome", sentence, seen.level, comm=hunt.comm, trigger=hunt.trigger)
+    if not rules.read_back:
+        return (told,)
+    return told, Relieve(READ_BACK, f"{plain(hunt.comm)} has gone")
 
 
 def gone(state: State, event: Gone, rules: Rules) -> tuple[State, tuple[Request, ...]]:

@@ -48,6 +48,12 @@ STILL_PART = 16
 """A sixteenth of the room may go before the policy is asked. The sleep was reckoned with all of
 it, so this stretches 16 GiB/s to 15; the fastest hog that was measured makes 12."""
 
+ASIDE_AFTER_NS = 4 * MS
+"""A survey that has kept the processor so long stands aside, if there is time for that."""
+ASIDE_NS = 12 * MS
+ASIDE_NS_MAX = 2 * SECOND
+"""In one survey; whoever weighs ten thousand processes on a slow machine gets done with it."""
+
 ACTIVITY_CALM_NS = 1 * SECOND
 ACTIVITY_WATCH_NS = 100 * MS
 
@@ -199,6 +205,25 @@ def rest(state: State, rules: Rules) -> Rest | None:
         return None
     some_us = trail.points[-1].some_us
     return Rest(state.now_ns + kept_ns, least_bytes, swap_least_bytes, some_us)
+
+
+def leisure(state: State, fill_per_s: int = FILL_BYTES_PER_S) -> Rest | None:
+    """Say what must hold while a survey stands aside for others; None: there is no time for that.
+
+    Half of the room may go before it hurries, and no machine uses that up between two looks.
+    """
+    memory, ceilings, points = state.memory, state.ceilings, state.trail.points
+    if memory is None or ceilings is None or not points or held_up(state):
+        return None
+    spare_bytes = _room_bytes(memory, ceilings) // 2
+    if not isinstance(state.hunt, Calm) or spare_bytes * SECOND < ASIDE_NS * fill_per_s:
+        return None
+    return Rest(
+        state.now_ns + ASIDE_NS_MAX,
+        memory.available_bytes - spare_bytes,
+        memory.swap_usable_bytes - spare_bytes,
+        points[-1].some_us,
+    )
 
 
 def nothing_new(rest: Rest, event: Sampled) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from forestall.core.census import count
 from forestall.core.decide import decide, due, shared_to_blame
 from forestall.core.events import (
+    READ_BACK,
     Declined,
     Gone,
     Missed,
@@ -83,7 +84,8 @@ def step(state: State, event: Event, rules: Rules) -> tuple[State, tuple[Request
         case Reset():
             return afresh(state, rules), ()
         case Relieved(_, action, gained_bytes):
-            sentence = f"{action} gave back {human_bytes(gained_bytes)}"
+            what = "gave back" if action != READ_BACK else "brought back up to"
+            sentence = f"{action} {what} {human_bytes(gained_bytes)}"
             return state, (Tell("relieved", sentence, state.level),)
         case Declined(_, action, why):
             return state, (Tell("declined", f"{action} was not done: {why}", state.level),)
@@ -293,7 +295,7 @@ def _surveyed(state: State, event: Surveyed, rules: Rules) -> tuple[State, tuple
         state,
         census=count(state.census, event.now_ns, event.rows, shmem, shared=event.shared),
         survey_ns=event.now_ns,
-        survey_cost_ns=max(0, event.now_ns - event.began_ns),
+        survey_cost_ns=max(0, event.now_ns - event.began_ns - event.paused_ns),
         holdings=event.holdings or state.holdings,
     )
     spared = seen.hunt.spared if isinstance(seen.hunt, Choosing) else frozenset()

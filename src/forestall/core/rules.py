@@ -151,6 +151,9 @@ class Rules:
     """Whether an application unit may be ended as a whole."""
     kill_within_cgroup: bool
     """Whether to act when a cgroup, not the machine, runs into its own limit."""
+    read_back: bool = False
+    """Whether relief brings back, after an end, what those who wait had lost to a disk. Records
+    from before there was this were made without it."""
 
 
 @value
@@ -311,6 +314,7 @@ DEFAULT_RULES = Rules(
     interval_ns=1 * SECOND,
     unit_kill=True,
     kill_within_cgroup=False,
+    read_back=True,
 )
 
 

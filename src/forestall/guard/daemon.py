@@ -15,16 +15,17 @@ from forestall import __version__
 from forestall.control.server import Server
 from forestall.core.codec import decode
 from forestall.core.events import End, Tell
-from forestall.core.pace import held_up
+from forestall.core.pace import held_up, leisure
 from forestall.core.rules import Options, Rules
 from forestall.core.sentence import plain
 from forestall.core.standing import Matcher
 from forestall.core.state import Calm
 from forestall.core.units import MINUTE, MS, SECOND
-from forestall.core.value import TYPE_CHECKING
+from forestall.core.value import TYPE_CHECKING, replace
 from forestall.effects import adjust, protect
 from forestall.effects.end import EndProcess
 from forestall.guard import selftest
+from forestall.guard.aside import Aside
 from forestall.guard.confirm import objection
 from forestall.guard.desk import Desk
 from forestall.guard.glance import cgroup2_root, relief_event
@@ -360,16 +361,19 @@ class Guard:
         swap_used = memory is not None and memory.swap_used_bytes > 0
         calm, spare = isinstance(state.hunt, Calm), held_up(state)
         warm = calm and not spare
+        rest = leisure(state, self._loop.fill_per_s)
+        aside = Aside(rest, now_ns=now_ns, sample=self._sampler.sample)
         surveyed = self._table.survey(
             now_ns,
             swap_used=swap_used,
             warm=warm,
             shared=shared,
             holdings=None if calm and spare else self._sampler.holdings(),
+            breathe=aside,
         )
         if warm:
             self._groups.learn((row.cgroup for row in surveyed.rows if row.cgroup), now_ns())
-        return surveyed
+        return replace(surveyed, paused_ns=aside.paused_ns)
 
     def _perform(self, request: End, moment_ns: int) -> list[Event]:
         held_back = objection(request, moment_ns, self._table.confirm)

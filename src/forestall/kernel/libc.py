@@ -10,6 +10,7 @@ _libc.syscall.restype = ctypes.c_long
 _libc.mmap.restype = ctypes.c_void_p
 
 # The same number on every architecture but alpha (558): calls since v5.1 share one table.
+_SYS_PROCESS_MADVISE = 440
 _SYS_PROCESS_MRELEASE = 448
 _PR_SET_NAME = 15
 _PR_SET_IO_FLUSHER = 57
@@ -22,6 +23,7 @@ _MAP_PRIVATE_ANONYMOUS = 0x22
 """The same on all architectures but alpha, mips, parisc and xtensa."""
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
+MADV_WILLNEED = 3
 MADV_DONTNEED = 4
 MADV_HUGEPAGE = 14
 MADV_POPULATE_WRITE = 23
@@ -49,6 +51,28 @@ def process_mrelease(pidfd: int) -> int:
     """
     number = ctypes.c_long(_SYS_PROCESS_MRELEASE)
     return _result(_libc.syscall(number, ctypes.c_long(pidfd), ctypes.c_long(0)))
+
+
+class _Range(ctypes.Structure):
+    # struct iovec.
+    _fields_ = (("start", ctypes.c_void_p), ("size_bytes", ctypes.c_size_t))
+
+
+def process_will_need(pidfd: int, start: int, size_bytes: int) -> int:
+    """Have a range of another process's memory read back from swap, or from its file.
+
+    The reads are begun and not waited for, unless the queue of the disk is full.
+    Source: mm/madvise.c process_madvise, since Linux kernel commit ecb8ac8b1f14 (in v5.10); for
+    this advice later, EINVAL before.
+
+    Returns: Zero, or errno: EPERM without CAP_SYS_NICE and the right to read of it, ENOMEM for
+    a range that is not mapped, ESRCH.
+    """
+    one = _Range(start, size_bytes)
+    number = ctypes.c_long(_SYS_PROCESS_MADVISE)
+    advice, one_range, no_flags = ctypes.c_int(MADV_WILLNEED), ctypes.c_size_t(1), ctypes.c_uint(0)
+    fd = ctypes.c_long(pidfd)
+    return _result(_libc.syscall(number, fd, ctypes.byref(one), one_range, advice, no_flags))
 
 
 def mlockall(flags: int) -> int:

@@ -28,6 +28,8 @@ FLOOR_BYTES = 1024 * 1024
 ROWS_MAX = 4096
 SWAP_READS_MAX = 512
 """Processes asked for their swap in one survey: 5 ms."""
+BREATH = 16
+"""Processes weighed between two moments at which others may have the processor."""
 ZOMBIES_MAX = 256
 """Zombies looked at for live threads."""
 
@@ -70,7 +72,9 @@ class Scale:
         self._page_bytes = page_bytes
         self._kernel_threads: frozenset[str] = frozenset()
 
-    def measure(self, notes: Notes, *, swap_used: bool) -> list[Measure]:
+    def measure(
+        self, notes: Notes, *, swap_used: bool, breathe: Callable[[], None]
+    ) -> list[Measure]:
         """List the processes above the floor, largest first.
 
         Raises: OSError when /proc cannot be listed.
@@ -89,9 +93,11 @@ class Scale:
         names = self._folder.names()
         if "1" not in names:
             notes.hidden = True
-        for name in names:
+        for number, name in enumerate(names):
             if not name.isdigit():
                 continue
+            if not number % BREATH:
+                breathe()
             try:
                 fd = open_file(name + "/statm", read_only, dir_fd=folder_fd)
                 try:

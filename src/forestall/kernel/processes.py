@@ -55,6 +55,10 @@ OUR_NAME = "forestall"
 _NS_PER_SECOND = 1_000_000_000
 
 
+def _go_on() -> None:
+    """Where nobody needs the processor more."""
+
+
 class ProcessTable:
     """Surveys the processes of this machine, or of one user.
 
@@ -127,6 +131,7 @@ class ProcessTable:
         warm: bool = False,
         shared: bool = False,
         holdings: Holdings | None = None,
+        breathe: Callable[[], None] = _go_on,
     ) -> Surveyed:
         """Read the process table.
 
@@ -136,6 +141,7 @@ class ProcessTable:
             warm: It is calm: also read what would be too dear or too risky later.
             shared: Also find who holds shared memory by descriptors; dearer still.
             holdings: Passed on in the answer.
+            breathe: Called every few processes; it may take its time.
 
         Raises: OSError when /proc cannot be listed, or no process could be read.
         """
@@ -143,8 +149,9 @@ class ProcessTable:
         self._surveys += 1
         self._identities = 0
         self._notes = notes = Notes()
-        measured = self._scale.measure(notes, swap_used=swap_used)
+        measured = self._scale.measure(notes, swap_used=swap_used, breathe=breathe)
         for rank, (_, pid, anon_pages, swap_bytes) in enumerate(measured):
+            breathe()
             self._meet(pid, rank, anon_pages, swap_bytes, warm=warm)
         self._keep_unread(notes)
         holders = self._meet_holders(warm=warm) if shared else None

@@ -98,3 +98,8 @@ class Wakeups:
 
 def _note(_number: int, _frame: FrameType | None) -> None:
     """Do nothing: the byte in the pipe says it all."""
+
+
+def pause_ms(milliseconds: int) -> None:
+    """Sleep, whatever becomes ready meanwhile."""
+    select.poll().poll(milliseconds)

@@ -11,6 +11,7 @@ import os
 import select
 import socket
 
+from forestall.core.events import READ_BACK
 from forestall.core.units import MS
 from forestall.core.value import TYPE_CHECKING
 from forestall.kernel.clock import now_ns
@@ -20,6 +21,8 @@ from forestall.relief.wire import receive, send
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from forestall.relief.read_back import ReadBack
 
 REAP_AFTER_NS = 250 * MS
 """A victim that gets the processor is gone by itself within this (0.1 s for 2 GiB). To help it
@@ -62,11 +65,20 @@ class Relief:
         """A record of which a piece is missing: it must not appear as if it were whole."""
         self._note = note
         self._mended = ""
+        self._errand: ReadBack | None = None
+        self._cannot = ""
 
     def run(self) -> None:
         """Serve until the guard is gone."""
+        # Now, in our own process, and not when reading it would wait for the disk.
+        from forestall.relief import read_back  # noqa: F401, PLC0415
+
         while True:
             self._mend()
+            if self._errand is not None and not self._asked(self._errand):
+                if not self._go_on(self._errand):
+                    return
+                continue
             message, fd = receive(self._end)
             if message is None:
                 return
@@ -80,6 +92,27 @@ class Relief:
                     os.close(fd)
             if answer is not None and not self._tell(answer):
                 return
+
+    def _asked(self, errand: ReadBack) -> bool:
+        """Wait for a request as long as an errand that is under way can wait."""
+        poll = select.poll()
+        poll.register(self._end, select.POLLIN)
+        return bool(poll.poll(errand.pause_ms))
+
+    def _go_on(self, errand: ReadBack) -> bool:
+        """Do a little of an errand; False when the guard is gone."""
+        try:
+            if errand.step():
+                return True
+            answer = errand.outcome()
+        except (OSError, KernelError) as error:
+            answer = {"op": "declined", "action": READ_BACK, "why": str(error)}
+        self._errand = None
+        errand.close()
+        if answer is None or (answer["op"] == "declined" and answer["why"] == self._cannot):
+            return True
+        self._cannot = answer.get("why", "")  # What cannot be done is told once.
+        return self._tell(answer)
 
     def _tell(self, answer: dict[str, Any]) -> bool:
         try:
@@ -99,7 +132,10 @@ class Relief:
             case other:
                 return {"op": "failed", "what": str(other), "why": "unknown request"}
 
-    def _relieve(self, action: str) -> dict[str, Any]:
+    def _relieve(self, action: str) -> dict[str, Any] | None:
+        if action == READ_BACK:
+            self._begin_errand()
+            return None
         # Imported here, in relief's own process: the guard should not carry it.
         from forestall.relief.actions import describe, perform  # noqa: PLC0415
         from forestall.relief.tools import Tools  # noqa: PLC0415
@@ -109,6 +145,14 @@ class Relief:
             return describe(perform(action, tools=tools))
         finally:
             tools.close()
+
+    def _begin_errand(self) -> None:
+        from forestall.relief.read_back import ReadBack  # noqa: PLC0415 - as above
+
+        if self._errand is not None:
+            self._errand.close()
+        own = frozenset((os.getpid(), os.getppid()))
+        self._errand = ReadBack(now_ns=now_ns, own_pids=own)
 
     def _mend(self) -> None:
         """Switch swap on again that a service killed in the middle of recycling left off."""

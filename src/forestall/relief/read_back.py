@@ -1,0 +1,331 @@
+"""After an end: what those who wait have lost to a disk is read back for them, in bulk.
+
+A process takes its pages back one fault at a time, each a wait for the disk: a
+service of 24 MiB took 13 s for it after the hog was gone, at 150 operations a
+second. Told of a whole range at once, the kernel sorts and merges the reads.
+
+Rule: only for those that are seen to wait, the smallest first; never into the
+second half of what memory was free; over as soon as nobody waits. It is a hint
+to the kernel and changes nothing but when pages come.
+
+Source: mm/madvise.c madvise_willneed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from forestall.core.events import READ_BACK
+from forestall.core.units import KIB, MIB, MS, SECOND, human_bytes, human_ns
+from forestall.core.value import TYPE_CHECKING, value
+from forestall.kernel import libc
+from forestall.kernel.errors import KernelError
+from forestall.kernel.files import try_open
+from forestall.kernel.parse_process import parse_stat, parse_swap
+from forestall.kernel.sampler import Sampler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+LOOK_MS = 100
+"""Between two looks at who waits."""
+QUIET_LOOKS = 5
+"""So many looks in a row without anybody waiting, and it is over."""
+DEADLINE_NS = 20 * SECOND
+FAULTS_MIN = 3
+"""Fewer major faults between two looks are the usual life of a machine."""
+TIMES_MAX = 2
+"""A process is helped so often: what it waits for after that is not what was pushed out."""
+PIECE_BYTES = 2 * MIB
+"""Asked for in one call, of what may be in swap."""
+FILE_PIECE_BYTES = 128 * KIB
+"""The same for files: of a larger range the kernel reads no more than the readahead of the disk,
+which is this where nobody set it. Source: mm/readahead.c force_page_cache_ra."""
+PIECES_MAX = 16_384
+"""Of one process."""
+STEP_NS = 20 * MS
+"""After this much asking it is time to look around again."""
+IN_FLIGHT_MAX = 4
+"""With more requests than this under way on a disk nothing is added: whoever waits for a page
+that was not thought of stands behind all of them. With all asked for at once a service stood
+still for 6 s, and was well after it."""
+WAIT_MS = 10
+DRAIN_NS = 200 * MS
+"""A disk that others keep busy for so long gets the next piece all the same."""
+TEXT_BYTES_MAX = 8 * MIB
+"""Of one mapped file: programs and libraries come back with what was swapped out."""
+DATA_BYTES_MAX = 256 * MIB
+"""Of one mapped file of data, for who waits a second time. Of a larger one some part is wanted,
+and nobody knows which."""
+MAPS_BYTES = 4 * MIB
+STAT_BYTES = 1024
+STATUS_BYTES = 4096
+_CANNOT = {errno.EPERM, errno.ENOSYS, errno.EINVAL}
+_SHARED = (b"/dev/shm/", b"/memfd:", b"/SYSV", b"/dev/zero")
+
+
+@value
+class Waiting:
+    """A process that took major faults between two looks."""
+
+    times: int
+    """How often it was helped before."""
+    swap_bytes: int
+    pid: int
+
+
+class ReadBack:
+    """One errand of this kind, done in small steps.
+
+    Args:
+        root: Where /proc is.
+        now_ns: The clock.
+        advise: ``libc.process_will_need``, or a test's.
+        open_pidfd: ``os.pidfd_open``, likewise.
+        own_pids: Never looked at: the guard and relief hold their memory locked.
+
+    Raises: OSError; KernelError when memory cannot be read.
+    """
+
+    def __init__(
+        self,
+        root: str = "",
+        *,
+        now_ns: Callable[[], int],
+        advise: Callable[[int, int, int], int] = libc.process_will_need,
+        open_pidfd: Callable[[int], int] = os.pidfd_open,
+        own_pids: frozenset[int] = frozenset(),
+    ) -> None:
+        self._root = root
+        self._now_ns = now_ns
+        self._advise = advise
+        self._open_pidfd = open_pidfd
+        self._own_pids = own_pids
+        self._sampler = Sampler(root or "/")
+        self._disks = try_open(f"{root}/proc/diskstats")
+        self._asked_ns = 0
+        self._began_ns = now_ns()
+        first = self._sampler.sample(self._began_ns, with_activity=True)
+        self._floor_bytes = first.memory.available_bytes // 2
+        self._room_bytes = first.memory.available_bytes - self._floor_bytes
+        """For mapped files: what they take counts as available still."""
+        self._faults = first.activity.major_faults if first.activity else 0
+        self._known = self._fault_counts()
+        self._times: dict[int, int] = {}
+        self._pieces: list[tuple[int, int]] = []
+        self._pidfd = -1
+        self._queue: list[Waiting] = []
+        self._quiet = 0
+        self._asked_bytes = 0
+        self._why = ""
+        self._works = False
+
+    @property
+    def pause_ms(self) -> int:
+        """How long the next step can wait."""
+        if not self._busy():
+            return LOOK_MS
+        return WAIT_MS if self._draining() else 0
+
+    def step(self) -> bool:
+        """Do a little; False when it is over.
+
+        Cost: a look is a read of vmstat, and of every process's stat while somebody waits.
+        Raises: OSError; KernelError.
+        """
+        now_ns = self._now_ns()
+        if self._why or now_ns - self._began_ns > DEADLINE_NS:
+            return False
+        memory = self._sampler.sample(now_ns, with_activity=True)
+        if memory.memory.available_bytes < self._floor_bytes:
+            return False
+        if self._busy():
+            self._advise_some(now_ns + STEP_NS)
+            return True
+        faults = memory.activity.major_faults if memory.activity else 0
+        waited, self._faults = faults - self._faults >= FAULTS_MIN, faults
+        if waited:
+            self._queue = self._waiting(memory.memory.available_bytes - self._floor_bytes)
+        self._quiet = 0 if self._queue else self._quiet + 1
+        return self._quiet < QUIET_LOOKS
+
+    def close(self) -> None:
+        """Close every descriptor."""
+        self._sampler.close()
+        if self._disks is not None:
+            self._disks.close()
+        self._next_process()
+
+    def outcome(self) -> dict[str, Any] | None:
+        """Say what was done, for the guard; None when nobody waited."""
+        if self._why:
+            return {"op": "declined", "action": READ_BACK, "why": self._why}
+        if not self._times:
+            return None
+        return {
+            "op": "relieved",
+            "action": READ_BACK,
+            "gained_bytes": self._asked_bytes,
+            "sentence": f"up to {human_bytes(self._asked_bytes)} read back for "
+            f"{len(self._times)} process(es) that waited for a disk, within "
+            f"{human_ns(self._now_ns() - self._began_ns)}",
+        }
+
+    def _busy(self) -> bool:
+        return bool(self._pieces or self._queue)
+
+    def _waiting(self, room_bytes: int) -> list[Waiting]:
+        before, self._known = self._known, self._fault_counts()
+        found = []
+        for pid, faults in self._known.items():
+            times = self._times.get(pid, 0)
+            if faults <= before.get(pid, faults) or times >= TIMES_MAX:
+                continue
+            try:
+                swap_bytes = parse_swap(_head(f"{self._root}/proc/{pid}/status", STATUS_BYTES))
+            except (OSError, KernelError):
+                continue
+            if swap_bytes <= room_bytes:
+                found.append(Waiting(times, swap_bytes, pid))
+        # The last is taken first.
+        return sorted(found, key=lambda one: (one.times, one.swap_bytes, one.pid), reverse=True)
+
+    def _fault_counts(self) -> dict[int, int]:
+        found = {}
+        for name in os.listdir(f"{self._root}/proc"):
+            if not name.isdigit() or int(name) in self._own_pids:
+                continue
+            try:
+                stat = parse_stat(_head(f"{self._root}/proc/{name}/stat", STAT_BYTES))
+            except (OSError, KernelError):
+                continue  # it has gone
+            if not stat.kernel_thread:
+                found[stat.id.pid] = stat.major_faults
+        return found
+
+    def _advise_some(self, until_ns: int) -> None:
+        while self._busy() and self._now_ns() < until_ns:
+            if not self._pieces:
+                self._turn_to(self._queue.pop())
+                continue
+            if self._draining():
+                return
+            self._asked_ns = self._now_ns()
+            start, size_bytes = self._pieces.pop()
+            error = self._advise(self._pidfd, start, size_bytes)
+            self._works = self._works or not error
+            if error in _CANNOT and not self._works:
+                self._why = f"the kernel does not read back for us ({os.strerror(error)})"
+                return
+            if not self._pieces:
+                self._next_process()
+
+    def _draining(self) -> bool:
+        # Source: Documentation/admin-guide/iostats.rst, field 9.
+        if self._now_ns() - self._asked_ns >= DRAIN_NS:
+            return False
+        lines = self._disks.read().splitlines() if self._disks is not None else []
+        return any(
+            int(fields[11]) > IN_FLIGHT_MAX for line in lines if len(fields := line.split()) > 11
+        )
+
+    def _turn_to(self, one: Waiting) -> None:
+        self._next_process()
+        try:
+            self._pidfd = self._open_pidfd(one.pid)
+            raw = _head(f"{self._root}/proc/{one.pid}/maps", MAPS_BYTES)
+        except OSError:
+            return
+        self._times[one.pid] = one.times + 1
+        self._asked_bytes += one.swap_bytes
+        wanted = pieces(raw, swap_bytes=one.swap_bytes)
+        if one.times:
+            files = data_pieces(raw, room_bytes=self._room_bytes)
+            size_bytes = sum(size for _, size in files)
+            self._room_bytes -= size_bytes
+            self._asked_bytes += size_bytes
+            wanted += files
+        self._pieces = wanted[::-1]
+
+    def _next_process(self) -> None:
+        self._pieces = []
+        fd, self._pidfd = self._pidfd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def pieces(maps: bytes, *, swap_bytes: int) -> list[tuple[int, int]]:
+    """List (address, size) of a process's programs, and of what may be in swap of it.
+
+    Args:
+        maps: The text of its /proc/PID/maps.
+        swap_bytes: How much of it is in swap; without any only its programs are listed.
+    """
+    found = []
+    for one in _ranges(maps):
+        if one.is_file:
+            if one.is_program and one.size_bytes <= TEXT_BYTES_MAX:
+                found += _cut(one, FILE_PIECE_BYTES)
+        elif swap_bytes:
+            # What fits into one piece need not be cut, however large the range it lies in.
+            found += _cut(one, PIECE_BYTES if swap_bytes > PIECE_BYTES else one.size_bytes)
+    return found[:PIECES_MAX]
+
+
+def data_pieces(maps: bytes, *, room_bytes: int) -> list[tuple[int, int]]:
+    """List (address, size) of the files of data that a process maps, as far as there is room."""
+    found = []
+    for one in _ranges(maps):
+        if not one.is_file or (one.is_program and one.size_bytes <= TEXT_BYTES_MAX):
+            continue
+        if one.size_bytes <= min(room_bytes, DATA_BYTES_MAX):
+            room_bytes -= one.size_bytes
+            found += _cut(one, FILE_PIECE_BYTES)
+    return found[:PIECES_MAX]
+
+
+@value
+class _Range:
+    start: int
+    size_bytes: int
+    is_file: bool
+    is_program: bool
+    """Private, and not written to: the text and constants of a program or a library."""
+
+
+def _ranges(maps: bytes) -> Iterator[_Range]:
+    # Source: fs/proc/task_mmu.c show_map_vma.
+    for line in maps.splitlines():
+        fields = line.split(None, 5)
+        if len(fields) < 5 or fields[1][:1] != b"r":
+            continue  # cut short, or nobody may read it
+        name = fields[5] if len(fields) > 5 else b""
+        if name in {b"[vvar]", b"[vdso]", b"[vsyscall]", b"[vvar_vclock]"}:
+            continue
+        first, _, end = fields[0].partition(b"-")
+        start = int(first, 16)
+        is_file = fields[4] != b"0" and not name.startswith(_SHARED)
+        is_program = fields[1][1:2] == b"-" and fields[1][3:4] == b"p"
+        yield _Range(start, int(end, 16) - start, is_file, is_program)
+
+
+def _cut(one: _Range, piece_bytes: int) -> list[tuple[int, int]]:
+    most_bytes = min(one.size_bytes, PIECES_MAX * piece_bytes)
+    return [
+        (one.start + at, min(piece_bytes, one.size_bytes - at))
+        for at in range(0, most_bytes, piece_bytes)
+    ]
+
+
+def _head(path: str, size_bytes: int) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while size_bytes > 0 and (part := os.read(fd, size_bytes)):
+            parts.append(part)
+            size_bytes -= len(part)
+    finally:
+        os.close(fd)
+    return b"".join(parts)
