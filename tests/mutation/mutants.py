@@ -148,8 +148,8 @@ MUTANTS = (
     ),
     Mutant(
         "core/hunt.py",
-        "back_bytes))\n        return replace(_rested(seen, Calm()), dying=still_dying(seen, hunt))",
-        "back_bytes))\n        return _rested(seen, Calm())",
+        "back_bytes, rules)\n        return replace(_rested(seen, Calm()), dying=still_dying(seen, hunt))",
+        "back_bytes, rules)\n        return _rested(seen, Calm())",
         "memory that is back makes the guard forget who is still dying",
     ),
     Mutant(
@@ -367,6 +367,49 @@ MUTANTS = (
         "since_ns >= max(least_ns, int(state.survey_cost_ns / share))",
         "since_ns >= least_ns",
         "surveys of ten thousand processes take a tenth of a core",
+    ),
+    # Standing aside, and reading back.
+    Mutant(
+        "core/pace.py",
+        "if not isinstance(state.hunt, Calm) or spare_bytes * SECOND < ASIDE_NS * fill_per_s:",
+        "if not isinstance(state.hunt, Calm):",
+        "the guard sleeps in a survey while the last of memory goes",
+    ),
+    Mutant(
+        "core/pace.py",
+        "if not isinstance(state.hunt, Calm) or spare_bytes * SECOND < ASIDE_NS * fill_per_s:",
+        "if spare_bytes * SECOND < ASIDE_NS * fill_per_s:",
+        "the guard stands aside in the middle of a hunt",
+    ),
+    Mutant(
+        "guard/aside.py",
+        "if self._since_ns >= rest.until_ns or not nothing_new(rest, seen):",
+        "if self._since_ns >= rest.until_ns:",
+        "memory falls while the guard stands aside, and it goes on doing so",
+    ),
+    Mutant(
+        "core/policy.py",
+        "event.now_ns - event.began_ns - event.paused_ns",
+        "event.now_ns - event.began_ns",
+        "a survey that is considerate becomes a rare one",
+    ),
+    Mutant(
+        "relief/read_back.py",
+        "if spare_bytes < 0:",
+        "if False:",
+        "what is read back makes memory short again",
+    ),
+    Mutant(
+        "relief/read_back.py",
+        "key=lambda one: (one.swap_bytes, one.pid), reverse=True)",
+        "key=lambda one: (one.swap_bytes, one.pid))",
+        "a shell waits behind a browser",
+    ),
+    Mutant(
+        "relief/read_back.py",
+        "if now_ns - self._began_ns > DEADLINE_NS:",
+        "if False:",
+        "a machine that reads by itself is read for without end",
     ),
     # Not looking again.
     Mutant(

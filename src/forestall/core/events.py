@@ -116,6 +116,8 @@ class Relieved:
     now_ns: int
     action: str
     gained_bytes: int
+    sentence: str = ""
+    """What it says of it, if anything."""
 
 
 @value

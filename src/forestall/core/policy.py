@@ -12,7 +12,6 @@ from __future__ import annotations
 from forestall.core.census import count
 from forestall.core.decide import decide, due, shared_to_blame
 from forestall.core.events import (
-    READ_BACK,
     Declined,
     Gone,
     Missed,
@@ -83,10 +82,9 @@ def step(state: State, event: Event, rules: Rules) -> tuple[State, tuple[Request
             return watched(state, event, rules)
         case Reset():
             return afresh(state, rules), ()
-        case Relieved(_, action, gained_bytes):
-            what = "gave back" if action != READ_BACK else "brought back up to"
-            sentence = f"{action} {what} {human_bytes(gained_bytes)}"
-            return state, (Tell("relieved", sentence, state.level),)
+        case Relieved(_, action, gained_bytes, sentence):
+            told = sentence or f"{action} gave back {human_bytes(gained_bytes)}"
+            return state, (Tell("relieved", told, state.level),)
         case Declined(_, action, why):
             return state, (Tell("declined", f"{action} was not done: {why}", state.level),)
 

@@ -19,7 +19,10 @@ def relief_event(message: dict[str, Any], moment_ns: int) -> Event | None:
     """Turn what relief said into news for the policy; None for what only relief cares about."""
     match message.get("op"):
         case "relieved":
-            return Relieved(moment_ns, str(message["action"]), int(message["gained_bytes"]))
+            sentence = str(message.get("sentence", ""))
+            return Relieved(
+                moment_ns, str(message["action"]), int(message["gained_bytes"]), sentence
+            )
         case "declined":
             return Declined(moment_ns, str(message["action"]), str(message["why"]))
         case "failed":

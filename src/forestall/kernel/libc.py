@@ -62,8 +62,8 @@ def process_will_need(pidfd: int, start: int, size_bytes: int) -> int:
     """Have a range of another process's memory read back from swap, or from its file.
 
     The reads are begun and not waited for, unless the queue of the disk is full.
-    Source: mm/madvise.c process_madvise, since Linux kernel commit ecb8ac8b1f14 (in v5.10); for
-    this advice later, EINVAL before.
+    Source: mm/madvise.c process_madvise, with this advice since Linux kernel commit
+    d5fffc5aff26 ("mm/madvise: add MADV_WILLNEED to process_madvise()") (in v5.15); EINVAL before.
 
     Returns: Zero, or errno: EPERM without CAP_SYS_NICE and the right to read of it, ENOMEM for
     a range that is not mapped, ESRCH.

@@ -17,7 +17,8 @@ import errno
 import os
 
 from forestall.core.events import READ_BACK
-from forestall.core.units import KIB, MIB, MS, SECOND, human_bytes, human_ns
+from forestall.core.sentence import plain
+from forestall.core.units import KIB, MIB, MS, SECOND, US, human_bytes, human_ns
 from forestall.core.value import TYPE_CHECKING, value
 from forestall.kernel import libc
 from forestall.kernel.errors import KernelError
@@ -29,10 +30,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-LOOK_MS = 100
+    from forestall.core.events import Sampled
+
+LOOK_NS = 100 * MS
 """Between two looks at who waits."""
-QUIET_LOOKS = 5
+NAMES_MAX = 3
+QUIET_LOOKS = 10
 """So many looks in a row without anybody waiting, and it is over."""
+IO_SHARE = 0.2
+"""Everybody waits for a disk so much of the time: who stands in its queue takes no new faults."""
 DEADLINE_NS = 20 * SECOND
 FAULTS_MIN = 3
 """Fewer major faults between two looks are the usual life of a machine."""
@@ -47,18 +53,19 @@ PIECES_MAX = 16_384
 """Of one process."""
 STEP_NS = 20 * MS
 """After this much asking it is time to look around again."""
-IN_FLIGHT_MAX = 4
-"""With more requests than this under way on a disk nothing is added: whoever waits for a page
-that was not thought of stands behind all of them. With all asked for at once a service stood
-still for 6 s, and was well after it."""
+IN_FLIGHT_MAX = 16
+"""With more requests than this under way on a disk the next process waits: what stands in the
+queue already is what the one before needs."""
+AT_ONCE_BYTES = 64 * MIB
+"""So much of one process is asked for at once: the more the disk is told, the more it can merge.
+Told piece by piece, it took twice as long to bring back a service."""
 WAIT_MS = 10
-DRAIN_NS = 200 * MS
+DRAIN_NS = 100 * MS
 """A disk that others keep busy for so long gets the next piece all the same."""
 TEXT_BYTES_MAX = 8 * MIB
 """Of one mapped file: programs and libraries come back with what was swapped out."""
-DATA_BYTES_MAX = 256 * MIB
-"""Of one mapped file of data, for who waits a second time. Of a larger one some part is wanted,
-and nobody knows which."""
+DATA_BYTES_MAX = 64 * MIB
+"""Of one mapped file of data. Of a larger one some part is wanted, and nobody knows which."""
 MAPS_BYTES = 4 * MIB
 STAT_BYTES = 1024
 STATUS_BYTES = 4096
@@ -70,10 +77,10 @@ _SHARED = (b"/dev/shm/", b"/memfd:", b"/SYSV", b"/dev/zero")
 class Waiting:
     """A process that took major faults between two looks."""
 
-    times: int
-    """How often it was helped before."""
     swap_bytes: int
     pid: int
+    comm: str
+    """Hostile text."""
 
 
 class ReadBack:
@@ -111,10 +118,13 @@ class ReadBack:
         self._floor_bytes = first.memory.available_bytes // 2
         self._room_bytes = first.memory.available_bytes - self._floor_bytes
         """For mapped files: what they take counts as available still."""
-        self._faults = first.activity.major_faults if first.activity else 0
+        self._before = first
         self._known = self._fault_counts()
+        self._looked_ns = self._began_ns
         self._times: dict[int, int] = {}
+        self._names: list[str] = []
         self._pieces: list[tuple[int, int]] = []
+        self._large = False
         self._pidfd = -1
         self._queue: list[Waiting] = []
         self._quiet = 0
@@ -125,31 +135,39 @@ class ReadBack:
     @property
     def pause_ms(self) -> int:
         """How long the next step can wait."""
-        if not self._busy():
-            return LOOK_MS
-        return WAIT_MS if self._draining() else 0
+        if self._busy():
+            return WAIT_MS if self._draining() else 0
+        return max(0, self._looked_ns + LOOK_NS - self._now_ns()) // MS
 
     def step(self) -> bool:
         """Do a little; False when it is over.
 
-        Cost: a look is a read of vmstat, and of every process's stat while somebody waits.
+        Cost: ten times a second a read of vmstat, and of every process's stat while somebody
+        waits.
         Raises: OSError; KernelError.
         """
         now_ns = self._now_ns()
-        if self._why or now_ns - self._began_ns > DEADLINE_NS:
+        if now_ns - self._began_ns > DEADLINE_NS:
             return False
-        memory = self._sampler.sample(now_ns, with_activity=True)
-        if memory.memory.available_bytes < self._floor_bytes:
+        if now_ns - self._looked_ns >= LOOK_NS:
+            self._looked_ns = now_ns
+            if not self._look(now_ns):
+                return False
+        self._ask_some(now_ns + STEP_NS)
+        return self._why == "" and self._quiet < QUIET_LOOKS
+
+    def _look(self, now_ns: int) -> bool:
+        """See who waits; False when memory runs short again."""
+        seen = self._sampler.sample(now_ns, with_activity=True)
+        spare_bytes = seen.memory.available_bytes - self._floor_bytes
+        if spare_bytes < 0:
             return False
-        if self._busy():
-            self._advise_some(now_ns + STEP_NS)
-            return True
-        faults = memory.activity.major_faults if memory.activity else 0
-        waited, self._faults = faults - self._faults >= FAULTS_MIN, faults
-        if waited:
-            self._queue = self._waiting(memory.memory.available_bytes - self._floor_bytes)
-        self._quiet = 0 if self._queue else self._quiet + 1
-        return self._quiet < QUIET_LOOKS
+        before, self._before = self._before, seen
+        if faults_between(before, seen) >= FAULTS_MIN:
+            self._queue = self._waiting(spare_bytes)
+        waits = self._busy() or io_share(before, seen) >= IO_SHARE
+        self._quiet = 0 if waits else self._quiet + 1
+        return True
 
     def close(self) -> None:
         """Close every descriptor."""
@@ -168,31 +186,36 @@ class ReadBack:
             "op": "relieved",
             "action": READ_BACK,
             "gained_bytes": self._asked_bytes,
-            "sentence": f"up to {human_bytes(self._asked_bytes)} read back for "
-            f"{len(self._times)} process(es) that waited for a disk, within "
+            "sentence": f"up to {human_bytes(self._asked_bytes)} were read back for "
+            f"{self._whom()}, who waited for a disk, within "
             f"{human_ns(self._now_ns() - self._began_ns)}",
         }
+
+    def _whom(self) -> str:
+        names = ", ".join(plain(name) for name in self._names[:NAMES_MAX])
+        more = len(self._names) - NAMES_MAX
+        return f"{names} and {more} more" if more > 0 else names
 
     def _busy(self) -> bool:
         return bool(self._pieces or self._queue)
 
     def _waiting(self, room_bytes: int) -> list[Waiting]:
+        """List who has waited since the last look, or was in the queue; the smallest comes last."""
         before, self._known = self._known, self._fault_counts()
-        found = []
-        for pid, faults in self._known.items():
-            times = self._times.get(pid, 0)
-            if faults <= before.get(pid, faults) or times >= TIMES_MAX:
+        found = {one.pid: one for one in self._queue if one.pid in self._known}
+        for pid, (faults, comm) in self._known.items():
+            grown = pid in before and faults > before[pid][0]
+            if pid in found or not grown or self._times.get(pid, 0) >= TIMES_MAX:
                 continue
             try:
                 swap_bytes = parse_swap(_head(f"{self._root}/proc/{pid}/status", STATUS_BYTES))
             except (OSError, KernelError):
                 continue
             if swap_bytes <= room_bytes:
-                found.append(Waiting(times, swap_bytes, pid))
-        # The last is taken first.
-        return sorted(found, key=lambda one: (one.times, one.swap_bytes, one.pid), reverse=True)
+                found[pid] = Waiting(swap_bytes, pid, comm)
+        return sorted(found.values(), key=lambda one: (one.swap_bytes, one.pid), reverse=True)
 
-    def _fault_counts(self) -> dict[int, int]:
+    def _fault_counts(self) -> dict[int, tuple[int, str]]:
         found = {}
         for name in os.listdir(f"{self._root}/proc"):
             if not name.isdigit() or int(name) in self._own_pids:
@@ -202,25 +225,23 @@ class ReadBack:
             except (OSError, KernelError):
                 continue  # it has gone
             if not stat.kernel_thread:
-                found[stat.id.pid] = stat.major_faults
+                found[stat.id.pid] = stat.major_faults, stat.comm
         return found
 
-    def _advise_some(self, until_ns: int) -> None:
+    def _ask_some(self, until_ns: int) -> None:
         while self._busy() and self._now_ns() < until_ns:
+            if (not self._pieces or self._large) and self._draining():
+                return
+            self._asked_ns = self._now_ns()
             if not self._pieces:
                 self._turn_to(self._queue.pop())
                 continue
-            if self._draining():
-                return
-            self._asked_ns = self._now_ns()
             start, size_bytes = self._pieces.pop()
             error = self._advise(self._pidfd, start, size_bytes)
             self._works = self._works or not error
             if error in _CANNOT and not self._works:
                 self._why = f"the kernel does not read back for us ({os.strerror(error)})"
-                return
-            if not self._pieces:
-                self._next_process()
+                self._pieces, self._queue = [], []
 
     def _draining(self) -> bool:
         # Source: Documentation/admin-guide/iostats.rst, field 9.
@@ -238,22 +259,37 @@ class ReadBack:
             raw = _head(f"{self._root}/proc/{one.pid}/maps", MAPS_BYTES)
         except OSError:
             return
-        self._times[one.pid] = one.times + 1
-        self._asked_bytes += one.swap_bytes
-        wanted = pieces(raw, swap_bytes=one.swap_bytes)
-        if one.times:
-            files = data_pieces(raw, room_bytes=self._room_bytes)
-            size_bytes = sum(size for _, size in files)
-            self._room_bytes -= size_bytes
-            self._asked_bytes += size_bytes
-            wanted += files
-        self._pieces = wanted[::-1]
+        if one.pid not in self._times:
+            self._names.append(one.comm)
+        self._times[one.pid] = self._times.get(one.pid, 0) + 1
+        files = data_pieces(raw, room_bytes=self._room_bytes)
+        size_bytes = sum(size for _, size in files)
+        self._room_bytes -= size_bytes
+        self._asked_bytes += one.swap_bytes + size_bytes
+        self._large = one.swap_bytes + size_bytes > AT_ONCE_BYTES
+        self._pieces = [*files, *pieces(raw, swap_bytes=one.swap_bytes)[::-1]]
 
     def _next_process(self) -> None:
         self._pieces = []
         fd, self._pidfd = self._pidfd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def faults_between(before: Sampled, now: Sampled) -> int:
+    """Count major faults; 0 where the kernel does not say."""
+    if before.activity is None or now.activity is None:
+        return 0
+    return now.activity.major_faults - before.activity.major_faults
+
+
+def io_share(before: Sampled, now: Sampled) -> float:
+    """Share of the time in which every task waited for a disk; 0 where the kernel does not say."""
+    first = before.activity.io_full_us if before.activity else None
+    last = now.activity.io_full_us if now.activity else None
+    if first is None or last is None:
+        return 0.0
+    return (last - first) * US / max(1, now.now_ns - before.now_ns)
 
 
 def pieces(maps: bytes, *, swap_bytes: int) -> list[tuple[int, int]]:
