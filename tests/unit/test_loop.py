@@ -3,7 +3,7 @@
 import pytest
 
 from forestall.core import fallback
-from forestall.core.events import End, Gone, Missed, Sampled, Survey, Surveyed, Tell
+from forestall.core.events import CONFIRM, End, Gone, Missed, Sampled, Survey, Surveyed, Tell
 from forestall.core.model import Force, Stage
 from forestall.core.pace import held_up
 from forestall.core.rules import DEFAULT_RULES, Limit, Trigger, available
@@ -50,6 +50,7 @@ class Bench:
         )
         self.stall_us = 0
         self.looked = 0
+        self.objection = ""
 
     def _groups(self):
         self.looked += 1
@@ -80,6 +81,8 @@ class Bench:
     def _perform(self, request, now_ns):
         self.diary.append(("performed", request.victims, request.force))
         self._port("perform")
+        if self.objection:
+            return [Missed(now_ns, CONFIRM, self.objection)]
         self.ended.append(request)
         return []
 
@@ -108,6 +111,20 @@ def test_a_decision_is_recorded_before_it_is_carried_out():
 
     assert bench.diary.index(decided) < names.index("performed")
     assert bench.ended[0].victims == (HOG.id,)
+
+
+def test_an_end_that_was_held_back_is_not_told_as_done():
+    """The journal said "SIGKILL by trigger ...", and then that nobody was ended."""
+    bench = Bench().turn()
+    bench.objection = "it holds 1.00 GiB now, less than when it was chosen"
+    bench.share = [0.01, 0.01, 0.5]
+    bench.turn()
+    bench.objection = ""
+
+    assert bench.ended == []
+    assert [one for one in bench.diary if one[0] == "performed"]
+    assert "decision" not in bench.kinds()
+    assert bench.kinds().count("refused") == 1
 
 
 def test_memory_is_looked_at_again_after_the_survey_and_before_anybody_is_touched():

@@ -856,3 +856,71 @@ def test_a_burst_without_swap_down_to_three_and_a_half_percent_does_nothing():
         assert not play.find(End)
         if play.find(Survey):
             play.survey(row(60, 7 * GIB, age_s=4), OTHER)
+
+
+# A death that frees nothing.
+
+STALLED = replace(
+    TERM_RULES,
+    triggers=(
+        Trigger(
+            "slow", Stage.KILL, (available(Limit(0.05)), above(Signal.STALL_SOME, 0.5, SECOND))
+        ),
+    ),
+)
+CHILD = row(63, 9 * GIB, comm="hog", parent=60)
+
+
+def after_a_death(share, some_share, seconds=5):
+    """Kill the hog by a stall; then see who else goes while so much is left and waited for."""
+    play = Play(STALLED).sample(SHARE_AMPLE).survey(row(60, GIB, comm="hog"), OTHER, BYSTANDER)
+    some_us = 0
+    while isinstance(play.state.hunt, Calm):
+        some_us += 90_000
+        play.sample(SHARE_SHORT, some_us=some_us)
+    play.survey(HOG, CHILD, OTHER, BYSTANDER)
+    (end,) = play.find(End)
+    asked = []
+    for victim in end.victims:
+        play.feed(Gone(play.now_ns, victim))
+    for _ in range(10 * seconds):
+        some_us += int(some_share * 100_000)
+        play.sample(share, some_us=some_us)
+        asked += play.asked
+        if play.find(Survey) and isinstance(play.state.hunt, Choosing):
+            play.survey(CHILD, OTHER, BYSTANDER)
+            asked += play.asked
+    first = {victim.pid for victim in end.victims}
+    second = {v.pid for one in asked if isinstance(one, End) for v in one.victims}
+    sentences = [one.sentence for one in asked if isinstance(one, Tell) and one.what == "outcome"]
+    return first, second, sentences
+
+
+def test_a_child_that_shares_what_the_dead_had_filled_goes_too():
+    """Killed in a thrash, a process of two gave nothing back, and the other went on for 28 s."""
+    first, second, sentences = after_a_death(SHARE_SHORT, 0.1)
+
+    assert first | second == {60, 63}
+    assert len(first) == len(second) == 1
+    assert sentences[0].startswith("only 0 B of")
+
+
+def test_nobody_else_goes_where_nobody_waits_for_memory():
+    first, second, sentences = after_a_death(SHARE_SHORT, 0.0)
+
+    assert len(first) == 1
+    assert second == set()
+    assert len(sentences) == 1
+
+
+def test_nobody_else_goes_when_enough_is_left():
+    _first, second, _sentences = after_a_death(0.06, 0.1)
+
+    assert second == set()
+
+
+def test_nobody_else_goes_when_memory_came_back():
+    _first, second, (sentence,) = after_a_death(SHARE_AMPLE, 0.1)
+
+    assert second == set()
+    assert "came back within" in sentence

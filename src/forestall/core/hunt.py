@@ -10,7 +10,7 @@ Ending   -> Calm       the memory is back; who was killed and is not gone yet is
 Choosing -> Ending     those who were killed before hold what is missing: they come first
 Ending   -> Choosing   refused, not even SIGKILL helped, or it has let go of memory itself
 Settling -> Calm       enough has come back
-Settling -> Choosing   it has not, and there was time
+Settling -> Choosing   it has not, and there was time; also when it was shared and stays
 Calm, Choosing -> Settling   the kernel ended somebody: its memory comes back first
 Choosing -> Settling   somebody else did, or somebody leaves: likewise (``core.others``)
 """
@@ -30,6 +30,7 @@ from forestall.core.events import (
     Tell,
 )
 from forestall.core.foregone import end_foregone, foregone
+from forestall.core.judge import MIN_FREES_BYTES
 from forestall.core.model import Force, Stage
 from forestall.core.others import drained, waited_in_vain
 from forestall.core.sentence import plain
@@ -43,7 +44,7 @@ from forestall.core.state import (
     still_dying,
     without,
 )
-from forestall.core.trend import Trail, headroom_bytes, time_left_ns
+from forestall.core.trend import Trail, headroom_bytes, stall_share, time_left_ns
 from forestall.core.units import MS, SECOND, human_bytes, human_ns
 from forestall.core.value import TYPE_CHECKING, replace
 
@@ -56,6 +57,10 @@ RETURN_NS = 150 * MS
 """Exit has given the memory back before a pidfd tells; the counters follow within this."""
 CHOOSING_NS = 3 * SECOND
 """A choice that takes longer than this begins anew, with what holds by then."""
+UNFREED_NS = 2 * SECOND
+UNFREED_SHARE = 0.05
+"""So much of that somebody waited for memory: more than a healthy machine's moments, less than
+what ends somebody by itself."""
 
 
 def pursue(seen: State, acting: Trigger | None, rules: Rules, requests: list[Request]) -> State:
@@ -102,17 +107,18 @@ def _still_short(seen: State, hunt: Choosing, rules: Rules) -> bool:
     A survey takes a moment, and paces and stalls flicker: in a fork storm four hunts were given
     up for a pace that paused, in five seconds in which nothing came back.
     """
-    memory = seen.memory
-    assert memory is not None
     if seen.now_ns - hunt.since_ns > CHOOSING_NS:
         return False
-    for trigger in rules.triggers:
-        if trigger.name == hunt.trigger:
-            amounts = [one for one in trigger.conditions if one.amount is not None]
-            return bool(amounts) and all(
-                holds(one, seen.trail, seen.now_ns, memory) for one in amounts
-            )
-    return False
+    return any(
+        trigger.name == hunt.trigger and _amounts_hold(seen, trigger) for trigger in rules.triggers
+    )
+
+
+def _amounts_hold(seen: State, trigger: Trigger) -> bool:
+    memory = seen.memory
+    assert memory is not None
+    amounts = [one for one in trigger.conditions if one.amount is not None]
+    return bool(amounts) and all(holds(one, seen.trail, seen.now_ns, memory) for one in amounts)
 
 
 def _press_on(
@@ -175,16 +181,50 @@ def _settle(
 ) -> State:
     assert seen.memory is not None
     back_bytes = headroom_bytes(seen.memory) - hunt.before_bytes
+    came_back = hunt.expected_bytes > 0 and back_bytes >= hunt.expected_bytes // 2
     if acting is None:
+        unfreed = None if came_back else _unfreed(seen, hunt, rules)
+        if unfreed is not None and seen.now_ns < hunt.until_ns:
+            return seen
+        if unfreed is not None and _waited_for(seen):
+            requests.append(_in_vain(seen, hunt, back_bytes))
+            return _again(seen, hunt.spared, unfreed, requests)
         if hunt.comm:
             requests += _over(seen, hunt, back_bytes, rules)
         return _rested(seen, Calm())
     waited_ns = seen.now_ns - hunt.since_ns
-    came_back = hunt.expected_bytes > 0 and back_bytes >= hunt.expected_bytes // 2
     over = (came_back and waited_ns >= RETURN_NS) or drained(seen, hunt)
     if seen.now_ns < hunt.until_ns and not over:
         return seen
     return _again(waited_in_vain(seen, hunt), hunt.spared, acting, requests)
+
+
+def _unfreed(seen: State, hunt: Settling, rules: Rules) -> Trigger | None:
+    """Return the trigger whose amounts still hold after a death that freed next to nothing.
+
+    Whoever forked after filling memory shares it with the child: one dies, and all of it stays.
+    """
+    if not hunt.comm or hunt.expected_bytes < MIN_FREES_BYTES:
+        return None
+    for trigger in rules.triggers:
+        if trigger.name == hunt.trigger and _amounts_hold(seen, trigger):
+            return trigger
+    return None
+
+
+def _waited_for(seen: State) -> bool:
+    # The stall is another once half of those who made it are gone, so its limits do not count
+    # any more; but where nobody waits for memory nobody has to end for it.
+    stall = stall_share(seen.trail, seen.now_ns, UNFREED_NS, full=False)
+    return stall is not None and stall >= UNFREED_SHARE
+
+
+def _in_vain(seen: State, hunt: Settling, back_bytes: int) -> Tell:
+    sentence = (
+        f"only {human_bytes(max(0, back_bytes))} of {human_bytes(hunt.expected_bytes)} came back "
+        f"after the end of {plain(hunt.comm)}; others share them or have taken them: looking again"
+    )
+    return Tell("outcome", sentence, seen.level, comm=hunt.comm, trigger=hunt.trigger)
 
 
 def _again(

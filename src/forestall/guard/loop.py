@@ -247,12 +247,21 @@ class Loop:
             self.state, requests = self._step(before, event, self.rules)
             # Before acting: afterwards there may be no memory left to write with.
             self._ports.record(before, event, requests, self._late_ns)
-            for request in requests:
-                news.extend(self._answer(request))
+            if requests:
+                self._answer_all(requests, news)
             if not news:
                 return
             event = news.pop(0)
         raise AssertionError("the policy does not come to rest")
+
+    def _answer_all(self, requests: tuple[Request, ...], news: list[Event]) -> None:
+        held_back = False
+        for request in requests:
+            if held_back and isinstance(request, Tell) and request.what == "decision":
+                continue  # It was not carried out, and the policy will say so.
+            answers = self._answer(request)
+            news.extend(answers)
+            held_back = held_back or any(isinstance(one, Missed) for one in answers)
 
     def _answer(self, request: Request) -> list[Event]:
         match request:
