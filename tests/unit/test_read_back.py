@@ -15,20 +15,17 @@ from forestall.core.state import begin
 from forestall.core.units import GIB, MIB, MS, SECOND
 from forestall.core.value import replace
 from forestall.kernel import libc
+from forestall.relief.ranges import FILE_PIECE_BYTES, PIECE_BYTES, data_pieces, devices_of, pieces
 from forestall.relief.read_back import (
     DEADLINE_NS,
     DRAIN_NS,
     FAULTS_MIN,
-    FILE_PIECE_BYTES,
     IN_FLIGHT_MAX,
     LOOK_NS,
-    PIECE_BYTES,
     QUIET_LOOKS,
     TIMES_MAX,
     WAIT_MS,
     ReadBack,
-    data_pieces,
-    pieces,
 )
 from forestall.relief.serve import Relief
 from forestall.relief.wire import receive, send
@@ -42,13 +39,20 @@ MAPS = b"""\
 55d0a1000000-55d0a2800000 rw-p 00000000 00:00 0 [heap]
 7f0000000000-7f0040000000 r--s 00000000 08:01 132 /srv/data/table
 7f1000000000-7f1000100000 ---p 00000000 00:00 0
-7f2000000000-7f2000400000 rw-s 00000000 00:01 9 /dev/shm/spool
+7f2000000000-7f2000400000 rw-s 00000000 00:19 9 /dev/shm/spool
 7f3000000000-7f3004000000 r-xp 00000000 08:01 133 /usr/lib/large.so
 7ffd00000000-7ffd00021000 rw-p 00000000 00:00 0 [stack]
 7ffd00100000-7ffd00104000 r--p 00000000 00:00 0 [vvar]
 7ffd00200000-7ffd00202000 r-xp 00000000 00:00 0 [vdso]
 """
 TEXT = [(at, FILE_PIECE_BYTES) for at in range(0x55D0A0000000, 0x55D0A0200000, FILE_PIECE_BYTES)]
+MOUNTS = b"""\
+22 1 8:1 / / rw - ext4 /dev/sda1 rw
+23 22 0:25 / /dev/shm rw - tmpfs tmpfs rw
+24 22 0:40 / /home rw - btrfs /dev/sdb rw
+25 22 0:41 / /net rw - nfs4 server:/x rw
+"""
+DEVICES = devices_of(MOUNTS)
 LIBRARY = 0x7F3000000000
 HEAP = (0x55D0A1000000, 24 * MIB)
 
@@ -67,6 +71,7 @@ class Bench:
         self.closed = []
         self.answer = 0
         self.fake.vmstat()
+        self.fake.write("proc/self/mountinfo", MOUNTS)
 
     def process(self, pid, *, swap_kib=0, maps=MAPS):
         self.faults[pid] = 0
@@ -272,7 +277,7 @@ def test_one_range_that_is_gone_does_not_end_the_rest(bench):
     bench.wait(100)
     bench.look(errand)
 
-    assert len(bench.advised) > len(pieces(MAPS, swap_bytes=1024))
+    assert len(bench.advised) > len(pieces(MAPS, DEVICES, swap_bytes=1024))
 
 
 def test_every_descriptor_is_closed(bench):
@@ -335,7 +340,7 @@ def test_a_disk_that_others_keep_busy_does_not_stop_it(bench):
 
 
 def test_programs_and_what_was_swapped_come_first_and_data_files_do_not():
-    found = dict(pieces(MAPS, swap_bytes=4096))
+    found = dict(pieces(MAPS, DEVICES, swap_bytes=4096))
 
     assert found == {
         **dict(TEXT),
@@ -346,12 +351,14 @@ def test_programs_and_what_was_swapped_come_first_and_data_files_do_not():
 
 
 def test_without_swap_only_programs_are_read():
-    assert pieces(MAPS, swap_bytes=0) == TEXT
+    assert pieces(MAPS, DEVICES, swap_bytes=0) == TEXT
 
 
 def test_a_large_range_is_asked_for_piece_by_piece():
     heap = [
-        size for start, size in pieces(MAPS, swap_bytes=GIB) if HEAP[0] <= start < HEAP[0] + HEAP[1]
+        size
+        for start, size in pieces(MAPS, DEVICES, swap_bytes=GIB)
+        if HEAP[0] <= start < HEAP[0] + HEAP[1]
     ]
 
     assert heap == [PIECE_BYTES] * 12
@@ -359,9 +366,9 @@ def test_a_large_range_is_asked_for_piece_by_piece():
 
 def test_data_files_are_read_whole_or_not_at_all():
     """7f0000000000 maps 1 GiB of a table: nobody knows which part is wanted."""
-    found = data_pieces(MAPS, room_bytes=GIB)
-    large = data_pieces(MAPS.replace(b"7f0040000000", b"7f0004000000"), room_bytes=GIB)
-    no_room = data_pieces(MAPS, room_bytes=MIB)
+    found = data_pieces(MAPS, DEVICES, room_bytes=GIB)
+    large = data_pieces(MAPS.replace(b"7f0040000000", b"7f0004000000"), DEVICES, room_bytes=GIB)
+    no_room = data_pieces(MAPS, DEVICES, room_bytes=MIB)
 
     assert {start for start, _ in found} == {
         *range(0x55D0A0200000, 0x55D0A0300000, FILE_PIECE_BYTES),
@@ -373,6 +380,26 @@ def test_data_files_are_read_whole_or_not_at_all():
     )
 
 
+@pytest.mark.parametrize(
+    ("device", "name", "read"),
+    [
+        ("fd:00", "/data/x", True),
+        ("00:28", "/home/x", True),
+        ("00:29", "/net/x", False),
+        ("00:2a", "/dev/shm/x", False),
+        ("00:2a", "/memfd:x (deleted)", False),
+        ("00:01", "/memfd:x (deleted)", True),
+        ("00:19", "/anything", True),
+    ],
+)
+def test_a_file_system_that_could_block_is_left_alone(device, name, read):
+    """A user's FUSE mount may bear any name; its device number is the kernel's."""
+    line = f"7f0000000000-7f0000010000 rw-s 00000000 {device} 9 {name}\n".encode()
+    found = pieces(line, DEVICES, swap_bytes=1) + data_pieces(line, DEVICES, room_bytes=GIB)
+
+    assert bool(found) is read
+
+
 def test_data_files_come_last(bench):
     bench.process(100, swap_kib=8)
     errand = bench.begin()
@@ -381,8 +408,8 @@ def test_data_files_come_last(bench):
     order = [start for _, start, _ in bench.advised]
 
     assert order.index(LIBRARY) > order.index(HEAP[0])
-    assert order == [start for start, _ in pieces(MAPS, swap_bytes=8 * KIB)] + [
-        start for start, _ in reversed(data_pieces(MAPS, room_bytes=GIB))
+    assert order == [start for start, _ in pieces(MAPS, DEVICES, swap_bytes=8 * KIB)] + [
+        start for start, _ in reversed(data_pieces(MAPS, DEVICES, room_bytes=GIB))
     ]
 
 
@@ -416,8 +443,8 @@ def test_it_says_for_whom(bench):
 
 @pytest.mark.parametrize("cut", range(0, len(MAPS), 7))
 def test_maps_cut_anywhere_are_read_as_far_as_they_go(cut):
-    whole = pieces(MAPS, swap_bytes=4096)
-    found = pieces(MAPS[:cut], swap_bytes=4096)
+    whole = pieces(MAPS, DEVICES, swap_bytes=4096)
+    found = pieces(MAPS[:cut], DEVICES, swap_bytes=4096)
 
     assert all(start in {at for at, _ in whole} for start, _ in found[:-1])
 

@@ -18,16 +18,17 @@ import os
 
 from forestall.core.events import READ_BACK
 from forestall.core.sentence import plain
-from forestall.core.units import KIB, MIB, MS, SECOND, US, human_bytes, human_ns
+from forestall.core.units import MIB, MS, SECOND, US, human_bytes, human_ns
 from forestall.core.value import TYPE_CHECKING, value
 from forestall.kernel import libc
 from forestall.kernel.errors import KernelError
-from forestall.kernel.files import try_open
+from forestall.kernel.files import read_whole, try_open
 from forestall.kernel.parse_process import parse_stat, parse_swap
 from forestall.kernel.sampler import Sampler
+from forestall.relief.ranges import data_pieces, devices_of, pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any
 
     from forestall.core.events import Sampled
@@ -44,13 +45,6 @@ FAULTS_MIN = 3
 """Fewer major faults between two looks are the usual life of a machine."""
 TIMES_MAX = 2
 """A process is helped so often: what it waits for after that is not what was pushed out."""
-PIECE_BYTES = 2 * MIB
-"""Asked for in one call, of what may be in swap."""
-FILE_PIECE_BYTES = 128 * KIB
-"""The same for files: of a larger range the kernel reads no more than the readahead of the disk,
-which is this where nobody set it. Source: mm/readahead.c force_page_cache_ra."""
-PIECES_MAX = 16_384
-"""Of one process."""
 STEP_NS = 20 * MS
 """After this much asking it is time to look around again."""
 IN_FLIGHT_MAX = 16
@@ -62,15 +56,10 @@ Told piece by piece, it took twice as long to bring back a service."""
 WAIT_MS = 10
 DRAIN_NS = 100 * MS
 """A disk that others keep busy for so long gets the next piece all the same."""
-TEXT_BYTES_MAX = 8 * MIB
-"""Of one mapped file: programs and libraries come back with what was swapped out."""
-DATA_BYTES_MAX = 64 * MIB
-"""Of one mapped file of data. Of a larger one some part is wanted, and nobody knows which."""
 MAPS_BYTES = 4 * MIB
 STAT_BYTES = 1024
 STATUS_BYTES = 4096
 _CANNOT = {errno.EPERM, errno.ENOSYS, errno.EINVAL}
-_SHARED = (b"/dev/shm/", b"/memfd:", b"/SYSV", b"/dev/zero")
 
 
 @value
@@ -112,6 +101,7 @@ class ReadBack:
         self._own_pids = own_pids
         self._sampler = Sampler(root or "/")
         self._disks = try_open(f"{root}/proc/diskstats")
+        self._devices = devices_of(read_whole(f"{root}/proc/self/mountinfo"))
         self._asked_ns = 0
         self._began_ns = now_ns()
         first = self._sampler.sample(self._began_ns, with_activity=True)
@@ -262,12 +252,12 @@ class ReadBack:
         if one.pid not in self._times:
             self._names.append(one.comm)
         self._times[one.pid] = self._times.get(one.pid, 0) + 1
-        files = data_pieces(raw, room_bytes=self._room_bytes)
+        files = data_pieces(raw, self._devices, room_bytes=self._room_bytes)
         size_bytes = sum(size for _, size in files)
         self._room_bytes -= size_bytes
         self._asked_bytes += one.swap_bytes + size_bytes
         self._large = one.swap_bytes + size_bytes > AT_ONCE_BYTES
-        self._pieces = [*files, *pieces(raw, swap_bytes=one.swap_bytes)[::-1]]
+        self._pieces = [*files, *pieces(raw, self._devices, swap_bytes=one.swap_bytes)[::-1]]
 
     def _next_process(self) -> None:
         self._pieces = []
@@ -290,69 +280,6 @@ def io_share(before: Sampled, now: Sampled) -> float:
     if first is None or last is None:
         return 0.0
     return (last - first) * US / max(1, now.now_ns - before.now_ns)
-
-
-def pieces(maps: bytes, *, swap_bytes: int) -> list[tuple[int, int]]:
-    """List (address, size) of a process's programs, and of what may be in swap of it.
-
-    Args:
-        maps: The text of its /proc/PID/maps.
-        swap_bytes: How much of it is in swap; without any only its programs are listed.
-    """
-    found = []
-    for one in _ranges(maps):
-        if one.is_file:
-            if one.is_program and one.size_bytes <= TEXT_BYTES_MAX:
-                found += _cut(one, FILE_PIECE_BYTES)
-        elif swap_bytes:
-            # What fits into one piece need not be cut, however large the range it lies in.
-            found += _cut(one, PIECE_BYTES if swap_bytes > PIECE_BYTES else one.size_bytes)
-    return found[:PIECES_MAX]
-
-
-def data_pieces(maps: bytes, *, room_bytes: int) -> list[tuple[int, int]]:
-    """List (address, size) of the files of data that a process maps, as far as there is room."""
-    found = []
-    for one in _ranges(maps):
-        if not one.is_file or (one.is_program and one.size_bytes <= TEXT_BYTES_MAX):
-            continue
-        if one.size_bytes <= min(room_bytes, DATA_BYTES_MAX):
-            room_bytes -= one.size_bytes
-            found += _cut(one, FILE_PIECE_BYTES)
-    return found[:PIECES_MAX]
-
-
-@value
-class _Range:
-    start: int
-    size_bytes: int
-    is_file: bool
-    is_program: bool
-    """Private, and not written to: the text and constants of a program or a library."""
-
-
-def _ranges(maps: bytes) -> Iterator[_Range]:
-    # Source: fs/proc/task_mmu.c show_map_vma.
-    for line in maps.splitlines():
-        fields = line.split(None, 5)
-        if len(fields) < 5 or fields[1][:1] != b"r":
-            continue  # cut short, or nobody may read it
-        name = fields[5] if len(fields) > 5 else b""
-        if name in {b"[vvar]", b"[vdso]", b"[vsyscall]", b"[vvar_vclock]"}:
-            continue
-        first, _, end = fields[0].partition(b"-")
-        start = int(first, 16)
-        is_file = fields[4] != b"0" and not name.startswith(_SHARED)
-        is_program = fields[1][1:2] == b"-" and fields[1][3:4] == b"p"
-        yield _Range(start, int(end, 16) - start, is_file, is_program)
-
-
-def _cut(one: _Range, piece_bytes: int) -> list[tuple[int, int]]:
-    most_bytes = min(one.size_bytes, PIECES_MAX * piece_bytes)
-    return [
-        (one.start + at, min(piece_bytes, one.size_bytes - at))
-        for at in range(0, most_bytes, piece_bytes)
-    ]
 
 
 def _head(path: str, size_bytes: int) -> bytes:
