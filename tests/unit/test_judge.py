@@ -277,6 +277,49 @@ def test_the_writer_that_fills_a_tmpfs_is_stopped():
     assert ended(found) == [60]
 
 
+def test_of_many_that_grew_one_of_them_goes_and_no_bystander():
+    """A browser that held still was ended for six workers, each with a sixth of the growth."""
+
+    def rows(grown):
+        workers = (row(60 + n, 500 * MIB + grown - n * MIB, comm=f"w{n}") for n in range(8))
+        return (*SESSION, row(50, 4 * GIB, comm="browser"), *workers)
+
+    found = verdict(growing(rows, seconds=4, per_second=100 * MIB), memory(0.03))
+
+    assert ended(found) == [60]
+    assert "grew by" in found.why
+    assert "browser (50: 4.00 GiB, stable)" in found.why
+
+
+def test_where_a_hundred_small_ones_grew_the_largest_goes_once_and_for_all():
+    def rows(grown):
+        small = (row(100 + n, 10 * MIB + grown, comm=f"s{n}") for n in range(200))
+        return (*SESSION, row(50, 4 * GIB, comm="browser"), *small)
+
+    found = verdict(growing(rows, seconds=4, per_second=4 * MIB), memory(0.03))
+
+    assert ended(found) == [50]
+
+
+def test_nobody_goes_for_a_tmpfs_whose_writer_is_gone():
+    """Ended in vain a browser that had come up a minute before, on a machine without swap."""
+    census = Census()
+    now_ns = 1000 * SECOND
+    for n in range(9):
+        rows = (*SESSION, row(50, 2 * GIB + n * 100 * MIB, comm="browser", age_s=60))
+        census = count(census, now_ns, rows, (2 + n) * GIB // 2)
+        now_ns += 500 * MS
+    where = holdings(anon=6 * GIB, shmem=5 * GIB)
+    found = judge(rows, census, memory(0.025), DEFAULT_RULES, spared=frozenset(), holdings=where)
+    slack = holdings(anon=6 * GIB, shmem=GIB // 2)
+    helps = judge(rows, census, memory(0.025), DEFAULT_RULES, spared=frozenset(), holdings=slack)
+
+    assert isinstance(found, Nobody)
+    assert found.futile
+    assert "tmpfs" in found.why
+    assert isinstance(helps, Chosen), "what lies elsewhere would not be enough"
+
+
 def test_a_parked_machine_gives_up_the_largest_that_may_go():
     """Nobody grew: a PREFER that frees enough goes before a larger NORMAL."""
     rows = (

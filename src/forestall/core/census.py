@@ -50,6 +50,7 @@ class Census:
     shmem_short_bytes: float = 0.0
     shmem_long_bytes: float = 0.0
     shmem_bytes: int | None = None
+    shmem_slow_bytes: float = 0.0
 
 
 @value
@@ -109,9 +110,10 @@ def count(
     if census.now_ns:
         shmem_short = census.shmem_short_bytes + (shmem - census.shmem_short_bytes) * short
         shmem_long = census.shmem_long_bytes + (shmem - census.shmem_long_bytes) * long
+        shmem_slow = census.shmem_slow_bytes + (shmem - census.shmem_slow_bytes) * slow
     else:
-        shmem_short = shmem_long = shmem
-    return Census(now_ns, tracks, shmem_short, shmem_long, shmem_bytes)
+        shmem_short = shmem_long = shmem_slow = shmem
+    return Census(now_ns, tracks, shmem_short, shmem_long, shmem_bytes, shmem_slow)
 
 
 def blame_of(census: Census, process: ProcessId) -> Blame:
@@ -132,6 +134,11 @@ def shmem_growth_bytes(census: Census) -> int:
     recent = max(0.0, census.shmem_bytes - census.shmem_long_bytes)
     now = max(0.0, census.shmem_bytes - census.shmem_short_bytes)
     return int(recent + NOW_WEIGHT * now)
+
+
+def shmem_drift_bytes(census: Census) -> int:
+    """Growth of tmpfs and shared memory over about the last twenty minutes."""
+    return int(max(0.0, (census.shmem_bytes or 0) - census.shmem_slow_bytes))
 
 
 def _begin(row: Row, *, shared: bool, first: bool) -> Track:

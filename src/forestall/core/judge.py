@@ -6,9 +6,10 @@ The order of questions:
    culprit, whatever its size beside a large and stable neighbour.
 2. If nobody alone: which family did, as one? The smallest such family.
 3. If nobody grew lately: who crept up over the last twenty minutes?
-4. If nobody did (a machine parked at its limit, or thrashing on what it has):
+4. If many grew and none of them stands out: the one that grew most, if that helps.
+5. If nobody did (a machine parked at its limit, or thrashing on what it has):
    who holds most, among those that wait for the disk if any do.
-5. If processes do not explain the loss (tmpfs, slab, hugetlb): spare them all,
+6. If processes do not explain the loss (tmpfs, slab, hugetlb): spare them all,
    and say where the memory is.
 
 Rule: a total order, never a tie, so replay picks what production picked; and
@@ -17,7 +18,7 @@ nothing is chosen that a rule protects.
 
 from __future__ import annotations
 
-from forestall.core.census import Blame, Census, blame_of, shmem_growth_bytes
+from forestall.core.census import Blame, Census, blame_of, shmem_drift_bytes, shmem_growth_bytes
 from forestall.core.families import Part, families
 from forestall.core.model import Holdings, Memory, Row, Standing
 from forestall.core.sentence import (
@@ -43,6 +44,10 @@ PROTECTED_CULPRIT_SHARE = 0.70
 """So much of the growth must be its own before an avoided process is chosen as the culprit."""
 SINGLE_OF_FAMILY_SHARE = 0.40
 """One member with so much of its family's growth goes alone, if that frees enough."""
+GROWER_MIN_SHARE = 0.05
+GROWER_FREES_SHARE = 0.125
+"""Of many that grew, one goes that has so much of the growth and frees so much of what is needed:
+not a hundred small ones, one after the other."""
 MIN_FREES_BYTES = 4 * MIB
 """Ending anything smaller helps nobody."""
 FAULTS_PER_S = 5.0
@@ -108,25 +113,32 @@ def judge(
     if not candidates:
         return Nobody(_nobody(rows, spared), futile=False)
     need = max(0, rules.recovery.of(memory.total_bytes) - memory.available_bytes)
-    meaningful = GROWTH_MIN_SHARE * memory.total_bytes
     lately = {process: blame.growth_bytes for process, blame in blames.items()}
     crept = {process: blame.drift_bytes for process, blame in blames.items()}
-    shared = shmem_growth_bytes(census)
-    for weights in (lately, crept):
-        growth = sum(weights.values())
-        if growth < meaningful or (weights is lately and shared > 2 * growth):
+    meaningful = int(GROWTH_MIN_SHARE * memory.total_bytes)
+    # Where what no process holds has grown more than all of them, they do not explain the loss.
+    views = (
+        (lately, max(meaningful, shmem_growth_bytes(census))),
+        (crept, max(meaningful, shmem_drift_bytes(census))),
+    )
+    cases: list[_Case] = []
+    for weights, least in views:
+        if sum(weights.values()) < least:
             continue
-        protected = _protected_culprit(rows, weights, growth)
-        if protected is not None:
-            return Nobody(protected_sentence(protected), futile=True)
         case = _case(candidates, blames, weights, need, rules)
-        culprit = _culprit(case)
-        if culprit is not None:
-            chosen = _chosen(case, culprit, memory, by_growth=True)
-            if weights is lately:
-                chosen = replace(chosen, rivals=growth - culprit.blame)
-            return chosen
+        verdict = _stands_out(rows, case, memory)
+        if isinstance(verdict, Chosen) and weights is lately:
+            return replace(verdict, rivals=case.growth - verdict.part.blame)
+        if verdict is not None:
+            return verdict
+        cases.append(case)
     elsewhere = _elsewhere_bytes(holdings, rows)
+    if not cases and all(least > meaningful for _, least in views) and elsewhere >= need:
+        return Nobody(_elsewhere(holdings), futile=True)
+    for case in cases:
+        grown = _most_grown(case)
+        if grown is not None:
+            return _chosen(case, grown, memory, by_growth=True)
     # By size nobody is judged as a family: there is no need to look for them.
     case = _Case(candidates, blames, lately, sum(lately.values()), need, (), rules)
     largest = _largest(case)
@@ -134,6 +146,15 @@ def judge(
     if largest is None or (mostly_elsewhere and largest.frees_bytes < elsewhere // 2):
         return Nobody(_elsewhere(holdings), futile=True)
     return _chosen(case, largest, memory, by_growth=False)
+
+
+def _stands_out(rows: tuple[Row, ...], case: _Case, memory: Memory) -> Verdict | None:
+    """Find who answers for the growth; None where nobody stands out."""
+    protected = _protected_culprit(rows, case)
+    if protected is not None:
+        return Nobody(protected_sentence(protected), futile=True)
+    culprit = _culprit(case)
+    return None if culprit is None else _chosen(case, culprit, memory, by_growth=True)
 
 
 def _case(
@@ -152,13 +173,11 @@ def _may_end(row: Row) -> bool:
     return row.standing is not Standing.NEVER and row.state != "Z"
 
 
-def _protected_culprit(
-    rows: tuple[Row, ...], weights: dict[ProcessId, int], growth: int
-) -> Row | None:
+def _protected_culprit(rows: tuple[Row, ...], case: _Case) -> Row | None:
     # A rule says never, and it is this one that grows: bystanders would die for nothing.
     for row in rows:
         never = row.standing is Standing.NEVER
-        if never and weights[row.id] >= PROTECTED_CULPRIT_SHARE * growth:
+        if never and case.weights[row.id] >= PROTECTED_CULPRIT_SHARE * case.growth:
             return row
     return None
 
@@ -208,6 +227,19 @@ def _mixed_culprit(case: _Case) -> Part | None:
     if family is None or family.blame < 1.5 * CULPRIT_MIN_SHARE * case.growth:
         return None
     return family
+
+
+def _most_grown(case: _Case) -> Part | None:
+    """Choose among many that grew: a bystander that did not has nothing to answer for."""
+    able = [
+        row
+        for row in case.rows
+        if row.standing is not Standing.AVOID
+        and case.weights[row.id] >= GROWER_MIN_SHARE * case.growth
+        and row.footprint_bytes >= max(MIN_FREES_BYTES, GROWER_FREES_SHARE * case.need_bytes)
+    ]
+    best = max(able, key=lambda row: _order(case, row), default=None)
+    return None if best is None else _single(case, best)
 
 
 def _largest(case: _Case) -> Part | None:
