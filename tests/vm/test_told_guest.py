@@ -32,7 +32,7 @@ def state(lines):
     return set(lines[0].split())
 
 
-@pytest.mark.parametrize("suite", ["bookworm", "trixie"])
+@pytest.mark.parametrize("suite", ["bookworm", "trixie", "forky"])
 def test_systemd_says_why_a_unit_went_and_what_goes_on_goes_on(suite):
     said = []
     request = shell.Request(

@@ -33,7 +33,7 @@ ANSWER_S = 1.0
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Decide and record, but end nothing.")
+@click.option("--dry-run", is_flag=True, help="Decide and record, but end and free nothing.")
 @click.option("--interval", metavar="S", help='Longest sleep between samples: "0.5" or "500ms".')
 @click.option(
     "--config",

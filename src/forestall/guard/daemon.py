@@ -356,8 +356,7 @@ class Guard:
     # Ports.
 
     def _survey(self, shared: bool) -> Surveyed:  # noqa: FBT001 - a port
-        state = self._loop.state
-        memory = state.memory
+        state, memory = self._loop.state, self._loop.state.memory
         swap_used = memory is not None and memory.swap_used_bytes > 0
         calm, spare = isinstance(state.hunt, Calm), held_up(state)
         warm = calm and not spare
@@ -408,7 +407,8 @@ class Guard:
         return self._table.mark(process, standing, why)
 
     def _relieve(self, request: Relieve) -> None:
-        self._hand.relieve(request.action)
+        if not self._options.dry_run:
+            self._hand.relieve(request.action)
 
     def _publish(self, event: dict[str, Any]) -> int:
         return self._server.publish(event)
