@@ -19,6 +19,7 @@ from arena.errors import ArenaError, HostError
 from arena.guards import GUARDS
 from arena.runner import Arena
 from arena.scenarios import SCENARIOS, SMOKE, find
+from arena.variants import VARIANTS
 
 PAUSE_S = 2.0
 """Long enough for whoever waits for the guest lock to get it."""
@@ -113,17 +114,23 @@ def list_command() -> None:
     for case in SCENARIOS.values():
         smoke = "*" if case.name in SMOKE else " "
         click.echo(f"{smoke} {case.name:12} {case.title}")
+    for case in VARIANTS.values():
+        click.echo(f"  {case.name:14} {case.title}")
     click.echo(f"\nguards: {', '.join(GUARDS)}   (* smoke)")
 
 
 @root.command("run")
-@click.argument("scenario", type=click.Choice(list(SCENARIOS)))
+@click.argument("scenario", type=click.Choice([*SCENARIOS, *VARIANTS]))
 @click.argument("guard", type=click.Choice(list(GUARDS)))
 @_suite
 @click.option("--times", default=1, show_default=True, help="Runs; three for a latency claim.")
 @click.option("--first", default=1, help="Number of the first run, which also makes its seed.")
 @click.option("--seed", type=int, help="Names and sizes of another draw.")
-@click.option("--keep/--no-keep", default=False, help="Add the result to arena/results.")
+@click.option(
+    "--keep/--no-keep",
+    default=False,
+    help="Add the result to arena/results, if the table counts it.",
+)
 def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     scenario: str,
     guard: str,
@@ -135,13 +142,15 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
 ) -> None:
     """Run SCENARIO with GUARD in a fresh guest and judge it; status 1 unless it passed."""
     arena = _open(suite)
+    case = (SCENARIOS | VARIANTS)[scenario]
+    keep = keep and scenario in SCENARIOS
     good = True
     for number in range(first, first + times):
-        result = arena.run(SCENARIOS[scenario], GUARDS[guard], number, seed)
+        result = arena.run(case, GUARDS[guard], number, seed)
         if keep:
             results.add(result)
             tables.write()
-        verdict = result.judged(SCENARIOS[scenario])
+        verdict = result.judged(case)
         click.echo(summary.line(result, verdict))
         click.echo(f"  raw: {arena.folder_of(scenario, guard, number)}")
         good = good and verdict.result == "pass"
@@ -172,6 +181,23 @@ def smoke(guard: str, suite: str, names: str) -> None:
         passed, failed = passed + good, failed + (not good)
     click.echo(f"{passed} passed, {failed} failed")
     sys.exit(1 if failed else 0)
+
+
+@root.command()
+@click.option("--guard", type=click.Choice(list(GUARDS)), default="forestall", show_default=True)
+@_suite
+def others(guard: str, suite: str) -> None:
+    """Run the scenarios of other sizes, which no table counts; status 1 unless all passed."""
+    arena = _open(suite)
+    passed = 0
+    for case in VARIANTS.values():
+        result = arena.run(case, GUARDS[guard], 1)
+        verdict = result.judged(case)
+        passed += verdict.result == "pass"
+        click.echo(summary.line(result, verdict))
+        time.sleep(PAUSE_S)
+    click.echo(f"{passed} of {len(VARIANTS)} passed")
+    sys.exit(0 if passed == len(VARIANTS) else 1)
 
 
 @root.command("all")

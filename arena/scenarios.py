@@ -31,8 +31,8 @@ def culprit(script: str, *, role: str = "culprit", delay_s: float = 0) -> Actor:
     return Actor(role=role, cast="batch", script=script, when="trouble", delay_s=delay_s)
 
 
-def _case(name: str, title: str, script: str, **more: object) -> Scenario:
-    # One culprit beside the desktop, which is to die alone.
+def case(name: str, title: str, script: str, **more: object) -> Scenario:
+    """Make a scenario of one culprit beside the desktop, which is to die alone."""
     words: dict[str, object] = {
         "trouble": (culprit(script),),
         "landscape": DESKTOP,
@@ -45,23 +45,23 @@ def _case(name: str, title: str, script: str, **more: object) -> Scenario:
 SSD = Swap(mib=256)
 
 _LEAKS = (
-    _case("fast", "a leak at full speed, with swap", "leak rate=0", swap=SSD, limit_s=35),
-    _case("fast-noswap", "a leak at full speed, without swap", "leak rate=0", limit_s=30),
-    _case(
+    case("fast", "a leak at full speed, with swap", "leak rate=0", swap=SSD, limit_s=35),
+    case("fast-noswap", "a leak at full speed, without swap", "leak rate=0", limit_s=30),
+    case(
         "slow",
         "a leak of 5 MiB/s, little swap",
         "leak rate=~5 until_available=~120",
         swap=Swap(mib=32),
         limit_s=55,
     ),
-    _case(
+    case(
         "zram",
         "a leak at full speed of what does not compress, swap in compressed memory",
         "leak rate=0 dense=1",
         swap=Swap(kind="zram", mib=256),
         limit_s=50,
     ),
-    _case(
+    case(
         "two",
         "two programs leak at once",
         "leak rate=~60",
@@ -73,13 +73,13 @@ _LEAKS = (
         max_deaths=2,
         swap=Swap(mib=128),
     ),
-    _case(
+    case(
         "stubborn",
         "a leak that ignores TERM",
         "leak rate=~80 stubborn=1",
         swap=Swap(mib=128),
     ),
-    _case(
+    case(
         "blocked",
         "a leak with a thread in uninterruptible sleep: its memory outlives SIGKILL for 20 s",
         "blocked rate=~120",
@@ -88,9 +88,9 @@ _LEAKS = (
         after_s=5,
         source="a process on a dead file server",
     ),
-    _case("huge", "a leak in transparent huge pages", "leak in=huge rate=~150", swap=SSD),
-    _case("memfd", "a leak in a memfd", "leak in=memfd rate=~150", swap=SSD),
-    _case(
+    case("huge", "a leak in transparent huge pages", "leak in=huge rate=~150", swap=SSD),
+    case("memfd", "a leak in a memfd", "leak in=memfd rate=~150", swap=SSD),
+    case(
         "inherited",
         "a leak that inherited oom_score_adj -1000",
         "leak rate=~120",
@@ -107,7 +107,7 @@ _LEAKS = (
         ),
         source="systemd#41372: a leaking udevd at -1000 brings the machine down",
     ),
-    _case(
+    case(
         "limited",
         "a leak inside a group with memory.max",
         "leak rate=~40",
@@ -127,7 +127,7 @@ _LEAKS = (
 )
 
 _CROWDS = (
-    _case(
+    case(
         "storm",
         "a fork storm: 20 children of 8 MiB a second",
         "storm child_mem=~8 per_s=20",
@@ -135,7 +135,7 @@ _CROWDS = (
         swap=Swap(mib=128),
         limit_s=35,
     ),
-    _case(
+    case(
         "leaves",
         "a pool of 16 medium workers that together want too much",
         f"pool children=16 child_mem=~50 rate=~8 exe={WORKER.exe} arguments={WORKER.arguments}",
@@ -146,7 +146,7 @@ _CROWDS = (
         limit_s=25,
         calm_by_s=18,
     ),
-    _case(
+    case(
         "tabs",
         "a browser with children at oom_score_adj 300, one of which leaks",
         "",
@@ -164,7 +164,7 @@ _CROWDS = (
         swap=Swap(mib=128),
         source="earlyoom#344",
     ),
-    _case(
+    case(
         "helper",
         "a 30 MiB helper at oom_score_adj 999 beside a leak of ten times its size at 0",
         "leak rate=~80",
@@ -175,7 +175,7 @@ _CROWDS = (
         swap=Swap(mib=128),
         source="earlyoom#230",
     ),
-    _case(
+    case(
         "build",
         "make -j8 in a shell in tmux, all in one session scope",
         "",
@@ -206,7 +206,7 @@ chown -R alex: /home/alex
 ln -f actor {COMPILER.exe}""",
         source="systemd#35270",
     ),
-    _case(
+    case(
         "database",
         "a still database beside a leaking script that never gets as large",
         "leak rate=~60",
@@ -224,7 +224,7 @@ ln -f actor {COMPILER.exe}""",
 )
 
 _DISKS = (
-    _case(
+    case(
         "thrash",
         "a working set larger than memory, on a slow disk",
         "thrash share=95",
@@ -235,7 +235,7 @@ _DISKS = (
         thrash_recover_s=10,
         after_s=12,
     ),
-    _case(
+    case(
         "thrash-ssd",
         "a working set larger than memory, on a fast disk",
         "thrash share=95",
@@ -243,7 +243,7 @@ _DISKS = (
         swap=Swap(mib=1024),
         limit_s=40,
     ),
-    _case(
+    case(
         "cache",
         "the page cache at its edge: 130 MiB left, a file of 400 MiB read at random, no swap",
         "cache available=~130",
@@ -253,7 +253,7 @@ _DISKS = (
         limit_s=25,
         calm_by_s=18,
     ),
-    _case(
+    case(
         "tmpfs",
         "a small process fills a tmpfs: its end frees nothing but stops it",
         "files at=/dev/shm/spool",
@@ -263,7 +263,7 @@ _DISKS = (
 )
 
 _BENIGN = (
-    _case(
+    case(
         "burst",
         "three bursts to 90 % of what is available, without swap",
         "burst share=90 hold_ms=1500 times=3",
@@ -272,7 +272,7 @@ _BENIGN = (
         must_finish=("culprit",),
         limit_s=40,
     ),
-    _case(
+    case(
         "burst-swap",
         "two bursts beyond what is available, into swap",
         "burst share=120 hold_ms=1500 times=2",
@@ -282,7 +282,7 @@ _BENIGN = (
         swap=Swap(mib=768),
         limit_s=45,
     ),
-    _case(
+    case(
         "busy",
         "three workers compute and churn through memory, about an eighth stays available",
         "",
@@ -300,7 +300,7 @@ _BENIGN = (
         must_finish=("worker1", "worker2", "worker3"),
         limit_s=40,
     ),
-    _case(
+    case(
         "copy",
         "a file of 400 MiB is copied",
         "",
@@ -313,7 +313,7 @@ _BENIGN = (
     ),
 )
 
-SCENARIOS = {case.name: case for case in (*_LEAKS, *_CROWDS, *_DISKS, *_BENIGN)}
+SCENARIOS = {one.name: one for one in (*_LEAKS, *_CROWDS, *_DISKS, *_BENIGN)}
 SMOKE = ("fast", "fast-noswap", "burst", "tabs", "stubborn")
 """What every change has to pass: the guard acts, spares, and keeps still."""
 

@@ -203,8 +203,8 @@ MUTANTS = (
     ),
     Mutant(
         "core/judge.py",
-        "        if never and weights[row.id] >= PROTECTED_CULPRIT_SHARE * growth:\n            return row",
-        "        if never and weights[row.id] > growth:\n            return row",
+        "        if never and case.weights[row.id] >= PROTECTED_CULPRIT_SHARE * case.growth:\n            return row",
+        "        if never and case.weights[row.id] > case.growth:\n            return row",
         "bystanders die for a growing process that a rule protects",
     ),
     Mutant(
@@ -367,6 +367,37 @@ MUTANTS = (
         "since_ns >= max(least_ns, int(state.survey_cost_ns / share))",
         "since_ns >= least_ns",
         "surveys of ten thousand processes take a tenth of a core",
+    ),
+    # A death that frees nothing; many that grew; a tmpfs that stays.
+    Mutant(
+        "core/hunt.py",
+        "unfreed = None if came_back else _unfreed(seen, hunt, rules)",
+        "unfreed = None",
+        "the child of the dead goes on with what they shared",
+    ),
+    Mutant(
+        "core/hunt.py",
+        "return stall is not None and stall >= UNFREED_SHARE",
+        "return True",
+        "somebody else ends though nobody waits for memory",
+    ),
+    Mutant(
+        "core/judge.py",
+        "    for case in cases:\n        grown = _most_grown(case)",
+        "    for case in cases[2:]:\n        grown = _most_grown(case)",
+        "a browser ends for workers that each grew a little less than a fifth",
+    ),
+    Mutant(
+        "core/judge.py",
+        "max(MIN_FREES_BYTES, GROWER_FREES_SHARE * case.need_bytes)",
+        "MIN_FREES_BYTES",
+        "a hundred small ones end one after the other",
+    ),
+    Mutant(
+        "core/judge.py",
+        "and all(least > meaningful for _, least in views) and elsewhere >= need:",
+        "and False:",
+        "a browser ends for a tmpfs whose writer is gone",
     ),
     # Standing aside, and reading back.
     Mutant(

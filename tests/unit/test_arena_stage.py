@@ -10,6 +10,9 @@ from arena.guards import GUARDS
 from arena.scenario import Actor, Scenario
 from arena.scenarios import SCENARIOS, SMOKE, find
 from arena.stage import stage
+from arena.variants import VARIANTS
+
+ALL = SCENARIOS | VARIANTS
 
 TELLING = re.compile(
     r"hog|leak|culprit|victim|thrash|storm|bomb|evil|bad|stress|oom|forestall|arena", re.IGNORECASE
@@ -20,7 +23,7 @@ def actor_lines(plan):
     return [line.split("\t") for line in plan.splitlines() if line.startswith("actor\t")]
 
 
-@pytest.mark.parametrize("case", SCENARIOS.values(), ids=SCENARIOS)
+@pytest.mark.parametrize("case", ALL.values(), ids=ALL)
 def test_a_seed_stages_the_same_run_for_every_guard(case):
     first = stage(case, GUARDS["none"], 7)
     again = stage(case, GUARDS["none"], 7)
@@ -37,7 +40,7 @@ def test_another_seed_brings_other_names_and_sizes():
     assert len({plan.plan for plan in plans}) == 12
 
 
-@pytest.mark.parametrize("case", SCENARIOS.values(), ids=SCENARIOS)
+@pytest.mark.parametrize("case", ALL.values(), ids=ALL)
 def test_nothing_that_a_guard_can_see_tells_the_guilty(case):
     for seed in range(20):
         for line in actor_lines(stage(case, GUARDS["forestall"], seed).plan):
@@ -55,7 +58,7 @@ def test_culprits_share_their_names_with_the_innocent():
     assert benign == guilty
 
 
-@pytest.mark.parametrize("case", SCENARIOS.values(), ids=SCENARIOS)
+@pytest.mark.parametrize("case", ALL.values(), ids=ALL)
 def test_every_plan_line_has_the_words_that_the_monitor_expects(case):
     words = {"set": 3, "map": 3, "group": 3, "actor": 10}
 
@@ -65,7 +68,7 @@ def test_every_plan_line_has_the_words_that_the_monitor_expects(case):
         assert len(rest) + 1 == words[kind], line
 
 
-@pytest.mark.parametrize("case", SCENARIOS.values(), ids=SCENARIOS)
+@pytest.mark.parametrize("case", ALL.values(), ids=ALL)
 def test_every_program_an_actor_needs_is_linked(case):
     staged = stage(case, GUARDS["none"], 5)
 

@@ -291,6 +291,16 @@ def test_of_many_that_grew_one_of_them_goes_and_no_bystander():
     assert "browser (50: 4.00 GiB, stable)" in found.why
 
 
+def test_of_fifty_large_ones_one_that_grew_goes_however_small_its_share():
+    def rows(grown):
+        workers = (row(100 + n, 200 * MIB + grown + n * MIB, comm=f"w{n}") for n in range(50))
+        return (*SESSION, row(50, 4 * GIB, comm="database"), *workers)
+
+    (pid,) = ended(verdict(growing(rows, seconds=4, per_second=10 * MIB), memory(0.03)))
+
+    assert 100 <= pid < 150
+
+
 def test_where_a_hundred_small_ones_grew_the_largest_goes_once_and_for_all():
     def rows(grown):
         small = (row(100 + n, 10 * MIB + grown, comm=f"s{n}") for n in range(200))

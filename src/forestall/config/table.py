@@ -215,7 +215,9 @@ GUARD = Section(
     "guard",
     "How the daemon runs. Takes effect at the next start, not on reload.",
     (
-        _of_options("dry_run", "dry_run", forms.FLAG, "Decide and record, but end and free nothing."),
+        _of_options(
+            "dry_run", "dry_run", forms.FLAG, "Decide and record, but end and free nothing."
+        ),
         _of_options(
             "only_uid",
             "only_uid",

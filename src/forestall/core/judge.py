@@ -44,10 +44,9 @@ PROTECTED_CULPRIT_SHARE = 0.70
 """So much of the growth must be its own before an avoided process is chosen as the culprit."""
 SINGLE_OF_FAMILY_SHARE = 0.40
 """One member with so much of its family's growth goes alone, if that frees enough."""
-GROWER_MIN_SHARE = 0.05
 GROWER_FREES_SHARE = 0.125
-"""Of many that grew, one goes that has so much of the growth and frees so much of what is needed:
-not a hundred small ones, one after the other."""
+"""Of many that grew, one goes that frees so much of what is needed: not a hundred small ones, one
+after the other."""
 MIN_FREES_BYTES = 4 * MIB
 """Ending anything smaller helps nobody."""
 FAULTS_PER_S = 5.0
@@ -235,7 +234,7 @@ def _most_grown(case: _Case) -> Part | None:
         row
         for row in case.rows
         if row.standing is not Standing.AVOID
-        and case.weights[row.id] >= GROWER_MIN_SHARE * case.growth
+        and case.weights[row.id] > 0
         and row.footprint_bytes >= max(MIN_FREES_BYTES, GROWER_FREES_SHARE * case.need_bytes)
     ]
     best = max(able, key=lambda row: _order(case, row), default=None)
