@@ -410,9 +410,9 @@ def at_the_brink(tick_ns=0):
 
 @pytest.mark.parametrize(
     ("tick_ns", "pause_ns"),
-    [(50_000, 1 * MS), (1 * MS, 3 * MS), (60 * MS, REST_NS_MAX)],
+    [(50_000, 1 * MS), (1 * MS, 6 * MS), (60 * MS, REST_NS_MAX)],
 )
-def test_a_guard_whose_ticks_are_dear_takes_a_quarter_of_a_processor_at_most(tick_ns, pause_ns):
+def test_a_guard_whose_ticks_are_dear_takes_a_seventh_of_a_processor(tick_ns, pause_ns):
     """On real hardware ticks of a millisecond stay; on a slow machine bystanders come first."""
     assert at_the_brink(tick_ns).loop.pause_ns() == pause_ns
 

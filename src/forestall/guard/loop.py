@@ -50,8 +50,8 @@ EVENTS_PER_TURN_MAX = 2048
 """A family of 512 brings as many pieces of news; more than this is a policy gone wrong."""
 STUMBLES_MAX = 3
 STUMBLE_WINDOW_NS = 1 * MINUTE
-REST_TIMES = 3
-REST_NS_MAX = 20 * MS
+REST_TIMES = 6
+REST_NS_MAX = 50 * MS
 """Ticks of a millisecond are for machines on which one costs 50 µs. Where it costs a millisecond
 (emulated, throttled, starved), the guard must not take the processor that others wait for."""
 BLIND_SAMPLES = 5
