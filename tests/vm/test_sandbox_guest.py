@@ -30,7 +30,7 @@ CAPABILITIES = {
     "CAP_SYS_NICE": {"realtime", "nice"},
     "CAP_SYS_RESOURCE": {"trigger", "adj"},
     "CAP_SYS_PTRACE": {"exe", "descriptors"},
-    "CAP_DAC_OVERRIDE": {"cgroup.kill", "reclaim", "descriptors"},
+    "CAP_DAC_OVERRIDE": {"cgroup.kill", "mark", "reclaim", "descriptors"},
 }
 SHUT = {"write-etc", "internet"}
 
