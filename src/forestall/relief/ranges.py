@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from forestall.core.units import KIB, MIB
 from forestall.core.value import TYPE_CHECKING, value
+from forestall.kernel.maps import mappings_of
 from forestall.kernel.mounts import mounts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from forestall.kernel.maps import Mapping
 
 PIECE_BYTES = 2 * MIB
 """Asked for in one call, of what may be in swap."""
@@ -56,9 +59,9 @@ def pieces(maps: bytes, devices: Devices, *, swap_bytes: int) -> list[tuple[int,
         swap_bytes: How much of it is in swap; without any only its programs are listed.
     """
     found = []
-    for one in _ranges(maps, devices):
-        if one.is_file:
-            if one.is_program and one.size_bytes <= TEXT_BYTES_MAX:
+    for one in _worth(maps, devices):
+        if _is_file(one, devices):
+            if _is_program(one) and one.size_bytes <= TEXT_BYTES_MAX:
                 found += _cut(one, FILE_PIECE_BYTES)
         elif swap_bytes:
             # What fits into one piece need not be cut, however large the range it lies in.
@@ -69,8 +72,8 @@ def pieces(maps: bytes, devices: Devices, *, swap_bytes: int) -> list[tuple[int,
 def data_pieces(maps: bytes, devices: Devices, *, room_bytes: int) -> list[tuple[int, int]]:
     """List (address, size) of the files of data that a process maps, as far as there is room."""
     found = []
-    for one in _ranges(maps, devices):
-        if not one.is_file or (one.is_program and one.size_bytes <= TEXT_BYTES_MAX):
+    for one in _worth(maps, devices):
+        if not _is_file(one, devices) or (_is_program(one) and one.size_bytes <= TEXT_BYTES_MAX):
             continue
         if one.size_bytes <= min(room_bytes, DATA_BYTES_MAX):
             room_bytes -= one.size_bytes
@@ -78,35 +81,25 @@ def data_pieces(maps: bytes, devices: Devices, *, room_bytes: int) -> list[tuple
     return found[:PIECES_MAX]
 
 
-@value
-class _Range:
-    start: int
-    size_bytes: int
-    is_file: bool
-    is_program: bool
-    """Private, and not written to: the text and constants of a program or a library."""
+def _is_file(one: Mapping, devices: Devices) -> bool:
+    return one.inode != 0 and one.device not in devices.tmpfs
 
 
-def _ranges(maps: bytes, devices: Devices) -> Iterator[_Range]:
-    # Source: fs/proc/task_mmu.c show_map_vma. Names are hostile; device numbers are the kernel's.
-    for line in maps.splitlines():
-        fields = line.split(None, 5)
-        if len(fields) < 5 or fields[1][:1] != b"r":
-            continue  # cut short, or nobody may read it
-        if len(fields) > 5 and fields[5].startswith((b"[vvar", b"[vdso", b"[vsyscall")):
-            continue
-        major, _, minor = fields[3].partition(b":")
-        device = int(major, 16), int(minor or b"0", 16)
-        is_file = fields[4] != b"0" and device not in devices.tmpfs
-        if is_file and device[0] == 0 and device not in devices.local:
-            continue
-        first, _, end = fields[0].partition(b"-")
-        start = int(first, 16)
-        is_program = fields[1][1:2] == b"-" and fields[1][3:4] == b"p"
-        yield _Range(start, int(end, 16) - start, is_file, is_program)
+def _is_program(one: Mapping) -> bool:
+    """Whether it is the text or the constants of a program or a library."""
+    return one.permissions[1:2] == "-" and one.permissions[3:4] == "p"
 
 
-def _cut(one: _Range, piece_bytes: int) -> list[tuple[int, int]]:
+def _worth(maps: bytes, devices: Devices) -> Iterator[Mapping]:
+    """Yield what may be read at all: nobody's guard pages, and no file that could block."""
+    for one in mappings_of(maps):
+        readable = one.permissions.startswith("r")
+        disk = one.device[0] != 0 or one.device in devices.local
+        if readable and (disk or not _is_file(one, devices)):
+            yield one
+
+
+def _cut(one: Mapping, piece_bytes: int) -> list[tuple[int, int]]:
     most_bytes = min(one.size_bytes, PIECES_MAX * piece_bytes)
     return [
         (one.start + at, min(piece_bytes, one.size_bytes - at))

@@ -21,8 +21,10 @@ from forestall.core.sentence import plain
 from forestall.core.units import MIB, MS, SECOND, US, human_bytes, human_ns
 from forestall.core.value import TYPE_CHECKING, value
 from forestall.kernel import libc
+from forestall.kernel.diskstats import most_in_flight
 from forestall.kernel.errors import KernelError
 from forestall.kernel.files import read_whole, try_open
+from forestall.kernel.identity import STAT_BYTES, STATUS_BYTES, ProcFolder
 from forestall.kernel.parse_process import parse_stat, parse_swap
 from forestall.kernel.sampler import Sampler
 from forestall.relief.ranges import data_pieces, devices_of, pieces
@@ -56,9 +58,6 @@ Told piece by piece, it took twice as long to bring back a service."""
 WAIT_MS = 10
 DRAIN_NS = 100 * MS
 """A disk that others keep busy for so long gets the next piece all the same."""
-MAPS_BYTES = 4 * MIB
-STAT_BYTES = 1024
-STATUS_BYTES = 4096
 _CANNOT = {errno.EPERM, errno.ENOSYS, errno.EINVAL}
 
 
@@ -99,9 +98,10 @@ class ReadBack:
         self._advise = advise
         self._open_pidfd = open_pidfd
         self._own_pids = own_pids
-        self._sampler = Sampler(root or "/")
-        self._disks = try_open(f"{root}/proc/diskstats")
         self._devices = devices_of(read_whole(f"{root}/proc/self/mountinfo"))
+        self._sampler = Sampler(root or "/")
+        self._folder = ProcFolder(root)
+        self._disks = try_open(f"{root}/proc/diskstats")
         self._asked_ns = 0
         self._began_ns = now_ns()
         first = self._sampler.sample(self._began_ns, with_activity=True)
@@ -162,6 +162,7 @@ class ReadBack:
     def close(self) -> None:
         """Close every descriptor."""
         self._sampler.close()
+        self._folder.close()
         if self._disks is not None:
             self._disks.close()
         self._next_process()
@@ -198,7 +199,7 @@ class ReadBack:
             if pid in found or not grown or self._times.get(pid, 0) >= TIMES_MAX:
                 continue
             try:
-                swap_bytes = parse_swap(_head(f"{self._root}/proc/{pid}/status", STATUS_BYTES))
+                swap_bytes = parse_swap(self._folder.slurp(f"{pid}/status", STATUS_BYTES))
             except (OSError, KernelError):
                 continue
             if swap_bytes <= room_bytes:
@@ -207,11 +208,11 @@ class ReadBack:
 
     def _fault_counts(self) -> dict[int, tuple[int, str]]:
         found = {}
-        for name in os.listdir(f"{self._root}/proc"):
+        for name in self._folder.names():
             if not name.isdigit() or int(name) in self._own_pids:
                 continue
             try:
-                stat = parse_stat(_head(f"{self._root}/proc/{name}/stat", STAT_BYTES))
+                stat = parse_stat(self._folder.slurp(f"{name}/stat", STAT_BYTES))
             except (OSError, KernelError):
                 continue  # it has gone
             if not stat.kernel_thread:
@@ -234,20 +235,16 @@ class ReadBack:
                 self._pieces, self._queue = [], []
 
     def _draining(self) -> bool:
-        # Source: Documentation/admin-guide/iostats.rst, field 9.
         if self._now_ns() - self._asked_ns >= DRAIN_NS:
             return False
-        lines = self._disks.read().splitlines() if self._disks is not None else []
-        return any(
-            int(fields[11]) > IN_FLIGHT_MAX for line in lines if len(fields := line.split()) > 11
-        )
+        return self._disks is not None and most_in_flight(self._disks.read()) > IN_FLIGHT_MAX
 
     def _turn_to(self, one: Waiting) -> None:
         self._next_process()
         try:
             self._pidfd = self._open_pidfd(one.pid)
-            raw = _head(f"{self._root}/proc/{one.pid}/maps", MAPS_BYTES)
-        except OSError:
+            raw = read_whole(f"{self._root}/proc/{one.pid}/maps")
+        except (OSError, KernelError):
             return
         if one.pid not in self._times:
             self._names.append(one.comm)
@@ -280,15 +277,3 @@ def io_share(before: Sampled, now: Sampled) -> float:
     if first is None or last is None:
         return 0.0
     return (last - first) * US / max(1, now.now_ns - before.now_ns)
-
-
-def _head(path: str, size_bytes: int) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        parts = []
-        while size_bytes > 0 and (part := os.read(fd, size_bytes)):
-            parts.append(part)
-            size_bytes -= len(part)
-    finally:
-        os.close(fd)
-    return b"".join(parts)
