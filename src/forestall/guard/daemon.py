@@ -15,17 +15,15 @@ from forestall import __version__
 from forestall.control.server import Server
 from forestall.core.codec import decode
 from forestall.core.events import End, Tell
-from forestall.core.pace import held_up, leisure
 from forestall.core.rules import Options, Rules
 from forestall.core.sentence import plain
 from forestall.core.standing import Matcher
 from forestall.core.state import Calm
 from forestall.core.units import MINUTE, MS, SECOND
-from forestall.core.value import TYPE_CHECKING, replace
+from forestall.core.value import TYPE_CHECKING
 from forestall.effects import adjust, protect
 from forestall.effects.end import EndProcess
 from forestall.guard import selftest
-from forestall.guard.aside import Aside
 from forestall.guard.confirm import objection
 from forestall.guard.desk import Desk
 from forestall.guard.glance import cgroup2_root, relief_event
@@ -33,6 +31,7 @@ from forestall.guard.harden import harden
 from forestall.guard.journal import Speaker
 from forestall.guard.loop import Loop, Ports
 from forestall.guard.supervisor import Supervisor
+from forestall.guard.survey import survey
 from forestall.guard.voice import Voice
 from forestall.kernel import fill, libc
 from forestall.kernel.clock import now_ns, wall_ns
@@ -356,23 +355,15 @@ class Guard:
     # Ports.
 
     def _survey(self, shared: bool) -> Surveyed:  # noqa: FBT001 - a port
-        state, memory = self._loop.state, self._loop.state.memory
-        swap_used = memory is not None and memory.swap_used_bytes > 0
-        calm, spare = isinstance(state.hunt, Calm), held_up(state)
-        warm = calm and not spare
-        rest = leisure(state, self._loop.fill_per_s)
-        aside = Aside(rest, now_ns=now_ns, sample=self._sampler.sample)
-        surveyed = self._table.survey(
-            now_ns,
-            swap_used=swap_used,
-            warm=warm,
+        loop = self._loop
+        return survey(
+            loop.state,
+            self._table,
+            self._sampler,
+            self._groups,
             shared=shared,
-            holdings=None if calm and spare else self._sampler.holdings(),
-            breathe=aside,
+            fill_per_s=loop.fill_per_s,
         )
-        if warm:
-            self._groups.learn((row.cgroup for row in surveyed.rows if row.cgroup), now_ns())
-        return replace(surveyed, paused_ns=aside.paused_ns)
 
     def _perform(self, request: End, moment_ns: int) -> list[Event]:
         held_back = objection(request, moment_ns, self._table.confirm)
