@@ -64,6 +64,7 @@ _LEAKS = (
         swap=Swap(mib=512, disk="hdd"),
         root_disk="hdd",
         recover_s=8,
+        after_s=12,
     ),
     case(
         "service",

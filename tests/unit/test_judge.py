@@ -291,6 +291,38 @@ def test_of_many_that_grew_one_of_them_goes_and_no_bystander():
     assert "browser (50: 4.00 GiB, stable)" in found.why
 
 
+def test_a_browser_that_has_just_come_up_and_holds_still_is_no_culprit_for_those_who_grow():
+    """It had a fifth of what the last twenty minutes had brought, all of it seconds before."""
+    census = Census()
+    now_ns = 1000 * SECOND
+    for n in range(13):
+        workers = (
+            row(60 + k, (n - 8) * (90 - 4 * k) * MIB, comm=f"w{k}", age_s=0)
+            for k in range(6)
+            if n > 8
+        )
+        rows = (*SESSION, row(50, 600 * MIB, comm="browser", age_s=n // 2), *workers)
+        census = count(census, now_ns, rows, 0)
+        now_ns += 500 * MS
+    found = judge(rows, census, memory(0.03, total=4 * GIB), DEFAULT_RULES, spared=frozenset())
+
+    assert ended(found) == [60]
+
+
+def test_who_crept_up_with_most_of_it_still_goes_while_many_breathe():
+    """A leak of hours, on a machine where thirty others take a little just now."""
+    census = Census()
+    now_ns = 1000 * SECOND
+    for n in range(120):
+        small = (row(100 + k, (10 + (n > 110) * (n - 110)) * MIB, comm=f"s{k}") for k in range(30))
+        rows = (*SESSION, row(50, 4 * GIB, comm="browser"), row(60, GIB + n * 40 * MIB), *small)
+        census = count(census, now_ns, rows, 0)
+        now_ns += 10 * SECOND
+    found = judge(rows, census, memory(0.03), DEFAULT_RULES, spared=frozenset())
+
+    assert ended(found) == [60]
+
+
 def test_of_fifty_large_ones_one_that_grew_goes_however_small_its_share():
     def rows(grown):
         workers = (row(100 + n, 200 * MIB + grown + n * MIB, comm=f"w{n}") for n in range(50))

@@ -44,6 +44,9 @@ PROTECTED_CULPRIT_SHARE = 0.70
 """So much of the growth must be its own before an avoided process is chosen as the culprit."""
 SINGLE_OF_FAMILY_SHARE = 0.40
 """One member with so much of its family's growth goes alone, if that frees enough."""
+CREPT_SHARE = 0.50
+"""While others grow, none of whom stands out, whoever crept up must answer for most of that: a
+browser of six seconds that held still had a fifth, and went for six workers that grew."""
 GROWER_FREES_SHARE = 0.125
 """Of many that grew, one goes that frees so much of what is needed: not a hundred small ones, one
 after the other."""
@@ -128,7 +131,8 @@ def judge(
         verdict = _stands_out(rows, case, memory)
         if isinstance(verdict, Chosen) and weights is lately:
             return replace(verdict, rivals=case.growth - verdict.part.blame)
-        if verdict is not None:
+        most = isinstance(verdict, Chosen) and verdict.part.blame >= CREPT_SHARE * case.growth
+        if isinstance(verdict, Nobody) or (verdict is not None and (most or not cases)):
             return verdict
         cases.append(case)
     elsewhere = _elsewhere_bytes(holdings, rows)
