@@ -399,6 +399,12 @@ MUTANTS = (
         "and False:",
         "a browser ends for a tmpfs whose writer is gone",
     ),
+    Mutant(
+        "core/judge.py",
+        "CREPT_SHARE = 0.50",
+        "CREPT_SHARE = 0.10",
+        "a browser that has just come up ends for six workers that grow",
+    ),
     # Standing aside, and reading back.
     Mutant(
         "core/pace.py",
