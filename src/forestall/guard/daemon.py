@@ -23,13 +23,14 @@ from forestall.core.units import MINUTE, MS, SECOND
 from forestall.core.value import TYPE_CHECKING
 from forestall.effects import adjust, protect
 from forestall.effects.end import EndProcess
-from forestall.guard import selftest
+from forestall.guard import relief_process, selftest
 from forestall.guard.confirm import objection
 from forestall.guard.desk import Desk
 from forestall.guard.glance import cgroup2_root, relief_event
 from forestall.guard.harden import harden
 from forestall.guard.journal import Speaker
 from forestall.guard.loop import Loop, Ports
+from forestall.guard.priority import Priority
 from forestall.guard.supervisor import Supervisor
 from forestall.guard.survey import survey
 from forestall.guard.voice import Voice
@@ -42,10 +43,8 @@ from forestall.kernel.sampler import Sampler
 from forestall.kernel.wakeups import BROKEN, READ, URGENT, Wakeups
 from forestall.recorder.ring import BEFORE_ENTRIES, Ring
 from forestall.relief.hand import Hand
-from forestall.relief.serve import Relief
 
 if TYPE_CHECKING:
-    import socket
     from typing import Any
 
     from forestall.core.events import Event, Relieve, Surveyed
@@ -94,8 +93,9 @@ class Guard:
             foreground=foreground,
             dry_run=options.dry_run,
         )
+        self._priority = Priority(options.nice)
         self._supervisor = Supervisor(dict(os.environ))
-        self._hand = Hand(self._serve_relief)
+        self._hand = Hand(lambda end: relief_process.serve(end, options))
         self._sampler = Sampler()
         self._table = self._processes(rules)
         self._groups = Groups(cgroup2_root(), pread=os.pread)
@@ -183,17 +183,6 @@ class Guard:
         except OSError as error:
             self._voice.lack(f"relief could not be started ({os.strerror(error.errno or 0)})")
 
-    def _serve_relief(self, end: socket.socket) -> None:
-        libc.prctl_set_name(b"forestall-relief")
-        # Not to starve with the victim it helps to go; refusals are told by the guard's own.
-        harden(self._options, realtime=False)
-        Relief(
-            end,
-            mrelease=libc.process_mrelease,
-            record_dir=self._options.record_dir,
-            record_bytes_max=self._options.record_disk_bytes,
-        ).run()
-
     def _open_socket(self) -> None:
         try:
             self._server.open()
@@ -234,7 +223,7 @@ class Guard:
     def _harden(self) -> None:
         # First: what the collector frees need not be locked.
         protect.quiet_collector()
-        for failure in harden(self._options, realtime=self._options.realtime):
+        for failure in harden(self._options, self._priority, realtime=self._options.realtime):
             self._voice.lack(failure)
 
     # The loop.
@@ -258,6 +247,7 @@ class Guard:
         planned_ns = min(next_ns, moment_ns) if urgent else next_ns
         if told := moment_ns >= planned_ns:
             told = self._loop.turn(planned_ns)
+            self._priority.settle(urgent=self._loop.urgent())
             moment_ns = now_ns()
             next_ns = moment_ns + self._loop.pause_ns()
         if told or ready or writing:
@@ -356,6 +346,7 @@ class Guard:
 
     def _survey(self, shared: bool) -> Surveyed:  # noqa: FBT001 - a port
         loop = self._loop
+        self._priority.settle(urgent=loop.urgent())
         return survey(
             loop.state,
             self._table,

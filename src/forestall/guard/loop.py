@@ -25,10 +25,13 @@ from forestall.core.groups import next_look_ns
 from forestall.core.model import Level, Memory, ProcessId, Role, Row, Standing
 from forestall.core.pace import (
     FILL_BYTES_PER_S,
+    STARVED_NS,
     held_up,
+    kept_waiting,
     nothing_new,
     pause_ns,
     rest,
+    urgent,
     wants_activity,
 )
 from forestall.core.policy import step
@@ -109,6 +112,7 @@ class Loop:
         self._stumbles: deque[int] = deque(maxlen=STUMBLES_MAX)
         self._blind = 0
         self._late_ns = 0
+        self._kept_ns = 0
         self._groups_ns = 0
         self._costs_ns = (0, 0)
         """Of the last two ticks without a survey."""
@@ -130,6 +134,10 @@ class Loop:
                 self._rest = rest(self.state, self.rules)
         return self._pause_ns
 
+    def urgent(self) -> bool:
+        """Whether we should go before everybody else on the processors."""
+        return urgent(self.state, self.fill_per_s, self._kept_ns)
+
     def rouse(self) -> None:
         """Have the policy asked at the next turn, whatever it sees."""
         self._rest = None
@@ -140,7 +148,7 @@ class Loop:
         Raises: SystemExit, as for ``turn``.
         """
         rest = self._rest
-        if rest is None or now_ns >= rest.until_ns:
+        if rest is None or now_ns >= rest.until_ns or late_ns >= STARVED_NS:
             return False
         try:
             if not self._ports.unmoved(rest):
@@ -149,6 +157,7 @@ class Loop:
             self._stumble(error)
             return False
         self.samples += 1
+        self._kept_ns = kept_waiting(self._kept_ns, late_ns)
         if late_ns > self.late_ns_max:  # noqa: PLR1730 - ten times a second, on cold caches
             self.late_ns_max = late_ns
         return True
@@ -162,6 +171,7 @@ class Loop:
         now_ns = self._ports.now_ns()
         self._late_ns = late_ns = now_ns - planned_ns if now_ns > planned_ns else 0
         self.late_ns_max = max(self.late_ns_max, late_ns)
+        self._kept_ns = kept_waiting(self._kept_ns, late_ns)
         rest, surveys = self._rest, self.surveys
         try:
             if rest is None or now_ns >= rest.until_ns:

@@ -37,6 +37,11 @@ NOTE = "/run/forestall-recycling"
 """The same as ``relief.worker.NOTE``, which is not to be imported here."""
 
 
+def _no_matter(*, urgent: bool) -> None:
+    """Where nobody hurries."""
+    del urgent
+
+
 class Relief:
     """Answers the guard's requests.
 
@@ -46,6 +51,7 @@ class Relief:
         record_dir: Where records go; made if absent. Empty: records are dropped.
         record_bytes_max: The oldest records are removed beyond this.
         note: Where a recycling of swap is written down while it is under way.
+        hurry: Called with ``urgent``: whether to go before everybody on the processors.
     """
 
     def __init__(
@@ -56,6 +62,7 @@ class Relief:
         record_dir: str,
         record_bytes_max: int,
         note: str = NOTE,
+        hurry: Callable[..., object] = _no_matter,
     ) -> None:
         self._end = end
         self._mrelease = mrelease
@@ -64,6 +71,7 @@ class Relief:
         self._spoilt = ""
         """A record of which a piece is missing: it must not appear as if it were whole."""
         self._note = note
+        self._hurry = hurry
         self._mended = ""
         self._errand: ReadBack | None = None
         self._cannot = ""
@@ -192,11 +200,14 @@ class Relief:
             return {"op": "reaped", "errno": errno.ESRCH, "took_ns": now_ns() - began_ns}
         error = errno.EAGAIN
         tries = 0
+        # Not to starve with the victim it helps to go.
+        self._hurry(urgent=True)
         while error == errno.EAGAIN and tries < REAP_TRIES_MAX:
             error = self._mrelease(pidfd)
             tries += 1
             if error == errno.EAGAIN:
                 select.poll().poll(REAP_PAUSE_MS)
+        self._hurry(urgent=False)
         return {"op": "reaped", "errno": error, "took_ns": now_ns() - began_ns}
 
     def _write(self, name: str, data: bytes, last: bool) -> dict[str, Any] | None:  # noqa: FBT001
