@@ -5,7 +5,7 @@ import os
 import pytest
 
 from forestall.core.events import End
-from forestall.core.pace import STARVED_NS, kept_waiting, urgent
+from forestall.core.pace import KEPT_NS, STARVED_NS, kept_waiting, urgent
 from forestall.core.policy import step
 from forestall.core.rules import DEFAULT_RULES
 from forestall.core.state import Calm, Choosing, Ending, begin
@@ -42,8 +42,20 @@ def test_it_hurries_when_memory_falls_and_what_is_left_lasts_for_a_moment_only()
     state = falling_to(0.105)
     assert isinstance(state.hunt, Calm)
 
-    assert urgent(state, 256 * GIB, 0)
-    assert not urgent(state, SLOW_PER_S, 0)
+    assert urgent(state, 256 * GIB, KEPT_NS)
+    assert not urgent(state, SLOW_PER_S, KEPT_NS)
+
+
+def test_who_gets_the_processor_when_it_asks_need_not_hurry():
+    """On an idle machine as much as for a guard that is slow itself."""
+    assert not urgent(falling_to(0.105), 256 * GIB, KEPT_NS - 1)
+
+
+def test_the_longer_it_was_kept_waiting_the_sooner_it_hurries():
+    state = falling_to(0.105)
+
+    assert not urgent(state, 16 * GIB, KEPT_NS)
+    assert urgent(state, 16 * GIB, STARVED_NS - 1)
 
 
 def test_parked_at_the_limit_it_does_not_hurry():
@@ -51,15 +63,7 @@ def test_parked_at_the_limit_it_does_not_hurry():
     state = seen(*[0.105] * 40)
     assert isinstance(state.hunt, Calm)
 
-    assert not urgent(state, 256 * GIB, 0)
-
-
-def test_who_was_kept_waiting_hurries_sooner():
-    state = falling_to(0.105)
-    fill_per_s = 8 * GIB  # The room lasts longer than URGENT_NS.
-    assert not urgent(state, fill_per_s, 0)
-
-    assert urgent(state, fill_per_s, STARVED_NS - 1)
+    assert not urgent(state, 256 * GIB, KEPT_NS)
 
 
 def test_who_is_starved_hurries_whatever_is_left():
@@ -71,13 +75,14 @@ def test_it_hurries_while_it_chooses_and_not_while_it_waits_for_a_death():
     rules = DEFAULT_RULES
     state, _ = step(begin(rules), sampled(1000 * SECOND, 0.01), rules)
     assert isinstance(state.hunt, Choosing)
-    assert urgent(state, SLOW_PER_S, 0)
+    assert urgent(state, SLOW_PER_S, KEPT_NS)
+    assert not urgent(state, SLOW_PER_S, KEPT_NS - 1)
 
     now_ns = 1000 * SECOND + 20 * MS
     state, requests = step(state, surveyed(now_ns, HOG, BYSTANDER), rules)
     assert isinstance(state.hunt, Ending)
     assert [one.victims for one in requests if isinstance(one, End)] == [(HOG.id,)]
-    assert not urgent(state, 256 * GIB, 0)
+    assert not urgent(state, 256 * GIB, KEPT_NS)
     assert urgent(state, SLOW_PER_S, STARVED_NS)
 
 

@@ -246,7 +246,14 @@ GUARD = Section(
             least=1 * MIB,
             most=64 * GIB,
         ),
-        _of_options("nice", "nice", forms.INTEGER, "CPU priority.", least=-20, most=19),
+        _of_options(
+            "nice",
+            "nice",
+            forms.INTEGER,
+            "CPU priority; below 0 only while there is no time to lose, and 0 else.",
+            least=-20,
+            most=19,
+        ),
         _of_options(
             "realtime",
             "realtime",

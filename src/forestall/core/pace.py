@@ -54,10 +54,10 @@ ASIDE_NS = 12 * MS
 ASIDE_NS_MAX = 2 * SECOND
 """In one survey; whoever weighs ten thousand processes on a slow machine gets done with it."""
 
-URGENT_NS = 20 * MS
-"""The guard goes before everybody when the room lasts no longer than this and four times what it
-was last kept waiting for a processor."""
+KEPT_NS = 10 * MS
+"""Kept waiting less than this for a processor, the guard has no reason to go before everybody."""
 KEPT_TIMES = 4
+"""It does when the room lasts no longer than so many times what it was last kept waiting."""
 STARVED_NS = 50 * MS
 """Kept waiting so long it goes before everybody, whatever room is left."""
 KEPT_PART = 8
@@ -248,12 +248,12 @@ def urgent(state: State, fill_per_s: int, kept_ns: int) -> bool:
 
     Source: kernel/sched/core.c, sched_prio_to_weight; kernel/sched/fair.c, load balance.
     """
-    if kept_ns >= STARVED_NS or isinstance(state.hunt, Choosing):
-        return True
+    if kept_ns < KEPT_NS or kept_ns >= STARVED_NS:
+        return kept_ns >= STARVED_NS
     memory, ceilings = state.memory, state.ceilings
-    if memory is None or ceilings is None or not isinstance(state.hunt, Calm):
-        return False
-    lasts_ns = URGENT_NS + KEPT_TIMES * kept_ns
+    if not isinstance(state.hunt, Calm) or memory is None or ceilings is None:
+        return isinstance(state.hunt, Choosing)
+    lasts_ns = KEPT_TIMES * kept_ns
     return falling(state) and _room_bytes(memory, ceilings) * SECOND < fill_per_s * lasts_ns
 
 

@@ -168,6 +168,7 @@ class Options:
     record_ring_bytes: int = 2 * MIB
     record_disk_bytes: int = 64 * MIB
     nice: int = -20
+    """Below 0 only while there is no time to lose (``core.pace.urgent``), and 0 else."""
     realtime: bool = False
     """SCHED_RR 1; with RT_GROUP_SCHED it blocks the cpu controller."""
     oom_score_adj: int = -1000
