@@ -73,6 +73,24 @@ _LEAKS = (
         trouble=_leaking(910, SERVICE_GROUP),
         swap=Swap(mib=128),
     ),
+    case(
+        "burners",
+        "a leak at full speed beside eight programs that only compute, on two processors, no swap",
+        "",
+        trouble=(
+            *(
+                Actor(
+                    role=f"worker{number}",
+                    cast="batch",
+                    script="work mem=2 churn=1 seconds=25",
+                    when="trouble",
+                )
+                for number in range(1, 9)
+            ),
+            culprit("leak rate=0", delay_s=5),
+        ),
+        recover_s=30,
+    ),
     case("container", "a container leaks", "", trouble=_leaking(0, _CONTAINER), swap=Swap(mib=128)),
     _like(
         "two",

@@ -418,6 +418,49 @@ MUTANTS = (
         "if spare_bytes * SECOND < ASIDE_NS * fill_per_s:",
         "the guard stands aside in the middle of a hunt",
     ),
+    # Going before everybody.
+    Mutant(
+        "core/pace.py",
+        "if kept_ns < KEPT_NS or kept_ns >= STARVED_NS:",
+        "if kept_ns >= STARVED_NS:",
+        "a guard that gets the processor when it asks still clears one for itself",
+    ),
+    Mutant(
+        "core/pace.py",
+        "return kept_ns >= STARVED_NS",
+        "return False",
+        "a fork storm of burners keeps the guard from looking",
+    ),
+    Mutant(
+        "core/pace.py",
+        "return isinstance(state.hunt, Choosing)",
+        "return True",
+        "the guard takes the processor from the dying and from those who wait for their memory",
+    ),
+    Mutant(
+        "core/pace.py",
+        "return pace * KEPT_TIMES * kept_ns > max(0, _room_bytes(memory, ceilings)) * SECOND",
+        "return True",
+        "late once, the guard weighs on everybody whatever is left and however slowly it goes",
+    ),
+    Mutant(
+        "core/pace.py",
+        "max(late_ns, kept_ns - kept_ns // KEPT_PART)",
+        "late_ns",
+        "one punctual wake-up, and a starved guard goes with the others again",
+    ),
+    Mutant(
+        "guard/priority.py",
+        "self._may_change = refusal is None and self._hurried < relaxed",
+        "self._may_change = True",
+        "what a service manager gave is given up, and a chosen nice value with it",
+    ),
+    Mutant(
+        "relief/serve.py",
+        "self._hurry(urgent=False)",
+        "pass",
+        "after its first victim relief goes before everybody for good",
+    ),
     Mutant(
         "guard/aside.py",
         "if self._since_ns >= rest.until_ns or not nothing_new(rest, seen):",

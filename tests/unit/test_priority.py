@@ -17,7 +17,6 @@ from tests.unit.test_loop import Bench as LoopBench
 from tests.unit.test_protect import ROOT, in_child
 
 HOG, BYSTANDER = row(60, 9 * GIB, comm="hog"), row(62, GIB, comm="bystander")
-SLOW_PER_S = GIB
 
 
 def seen(*shares, every_ns=100 * MS):
@@ -29,61 +28,67 @@ def seen(*shares, every_ns=100 * MS):
     return state
 
 
-def falling_to(share):
-    return seen(*[share + 0.004 * left for left in range(20, -1, -1)])
+def falling_to(share, step_share=0.004):
+    """Memory that falls by so much of 16 GiB every 100 ms."""
+    return seen(*[share + step_share * left for left in range(20, -1, -1)])
 
 
 def test_it_goes_with_the_others_while_memory_is_ample():
-    assert not urgent(seen(0.9, 0.9, 0.9), SLOW_PER_S, 0)
-    assert not urgent(begin(DEFAULT_RULES), SLOW_PER_S, 0)
+    assert not urgent(seen(0.9, 0.9, 0.9), STARVED_NS - 1)
+    assert not urgent(begin(DEFAULT_RULES), STARVED_NS - 1)
 
 
-def test_it_hurries_when_memory_falls_and_what_is_left_lasts_for_a_moment_only():
-    state = falling_to(0.105)
-    assert isinstance(state.hunt, Calm)
+def test_it_hurries_when_what_is_left_lasts_for_a_moment_at_this_pace():
+    """What is left of 172 MB lasts for 0.26 s, and it was 40 ms late."""
+    fast, slow = falling_to(0.04), falling_to(0.04, step_share=0.0004)
+    assert isinstance(fast.hunt, Calm)
+    assert isinstance(slow.hunt, Calm)
 
-    assert urgent(state, 256 * GIB, KEPT_NS)
-    assert not urgent(state, SLOW_PER_S, KEPT_NS)
+    assert urgent(fast, 40 * MS)
+    assert not urgent(slow, 40 * MS)
 
 
 def test_who_gets_the_processor_when_it_asks_need_not_hurry():
     """On an idle machine as much as for a guard that is slow itself."""
-    assert not urgent(falling_to(0.105), 256 * GIB, KEPT_NS - 1)
+    state = falling_to(0.0305)
+    assert urgent(state, KEPT_NS)
+
+    assert not urgent(state, KEPT_NS - 1)
 
 
 def test_the_longer_it_was_kept_waiting_the_sooner_it_hurries():
-    state = falling_to(0.105)
+    state = falling_to(0.04)
 
-    assert not urgent(state, 16 * GIB, KEPT_NS)
-    assert urgent(state, 16 * GIB, STARVED_NS - 1)
+    assert not urgent(state, KEPT_NS)
+    assert urgent(state, STARVED_NS - 1)
 
 
 def test_parked_at_the_limit_it_does_not_hurry():
     """Nothing falls: it would keep a processor from everybody for as long as that lasts."""
-    state = seen(*[0.105] * 40)
+    state = seen(*[0.0305] * 40)
     assert isinstance(state.hunt, Calm)
 
-    assert not urgent(state, 256 * GIB, KEPT_NS)
+    assert not urgent(state, STARVED_NS - 1)
 
 
 def test_who_is_starved_hurries_whatever_is_left():
-    assert urgent(seen(0.9, 0.9), SLOW_PER_S, STARVED_NS)
-    assert not urgent(seen(0.9, 0.9), SLOW_PER_S, STARVED_NS - 1)
+    assert urgent(seen(0.9, 0.9), STARVED_NS)
+    assert not urgent(seen(0.9, 0.9), STARVED_NS - 1)
 
 
 def test_it_hurries_while_it_chooses_and_not_while_it_waits_for_a_death():
     rules = DEFAULT_RULES
     state, _ = step(begin(rules), sampled(1000 * SECOND, 0.01), rules)
     assert isinstance(state.hunt, Choosing)
-    assert urgent(state, SLOW_PER_S, KEPT_NS)
-    assert not urgent(state, SLOW_PER_S, KEPT_NS - 1)
+    assert urgent(state, KEPT_NS)
+    assert not urgent(state, KEPT_NS - 1)
 
     now_ns = 1000 * SECOND + 20 * MS
     state, requests = step(state, surveyed(now_ns, HOG, BYSTANDER), rules)
     assert isinstance(state.hunt, Ending)
     assert [one.victims for one in requests if isinstance(one, End)] == [(HOG.id,)]
-    assert not urgent(state, 256 * GIB, KEPT_NS)
-    assert urgent(state, SLOW_PER_S, STARVED_NS)
+    assert not urgent(state, KEPT_NS)
+    assert urgent(state, STARVED_NS)
 
 
 def test_waiting_is_remembered_at_its_worst_and_fades():

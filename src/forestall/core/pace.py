@@ -56,8 +56,9 @@ ASIDE_NS_MAX = 2 * SECOND
 
 KEPT_NS = 10 * MS
 """Kept waiting less than this for a processor, the guard has no reason to go before everybody."""
-KEPT_TIMES = 4
-"""It does when the room lasts no longer than so many times what it was last kept waiting."""
+KEPT_TIMES = 8
+"""It does when the room lasts no longer than so many times what it was last kept waiting, at the
+pace of the last half second."""
 STARVED_NS = 50 * MS
 """Kept waiting so long it goes before everybody, whatever room is left."""
 KEPT_PART = 8
@@ -235,7 +236,7 @@ def leisure(state: State, fill_per_s: int = FILL_BYTES_PER_S) -> Rest | None:
     )
 
 
-def urgent(state: State, fill_per_s: int, kept_ns: int) -> bool:
+def urgent(state: State, kept_ns: int) -> bool:
     """Tell whether the guard should go before everybody else on the processors.
 
     Not always: to the scheduler one task of nice -20 weighs as much as 86 of nice 0, so that it
@@ -243,7 +244,6 @@ def urgent(state: State, fill_per_s: int, kept_ns: int) -> bool:
     two processors a service stood still for 90 ms beside a busy guard, and for 0.9 s in a thrash.
 
     Args:
-        fill_per_s: Bytes that this machine can use up in a second at most.
         kept_ns: How late the last wake-ups were, see ``kept_waiting``.
 
     Source: kernel/sched/core.c, sched_prio_to_weight; kernel/sched/fair.c, load balance.
@@ -253,8 +253,8 @@ def urgent(state: State, fill_per_s: int, kept_ns: int) -> bool:
     memory, ceilings = state.memory, state.ceilings
     if not isinstance(state.hunt, Calm) or memory is None or ceilings is None:
         return isinstance(state.hunt, Choosing)
-    lasts_ns = KEPT_TIMES * kept_ns
-    return falling(state) and _room_bytes(memory, ceilings) * SECOND < fill_per_s * lasts_ns
+    pace = falling_per_s(state.trail, state.now_ns, headroom_bytes(memory), SECOND // 2)
+    return pace * KEPT_TIMES * kept_ns > max(0, _room_bytes(memory, ceilings)) * SECOND
 
 
 def kept_waiting(kept_ns: int, late_ns: int) -> int:

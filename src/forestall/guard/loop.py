@@ -136,7 +136,7 @@ class Loop:
 
     def urgent(self) -> bool:
         """Whether we should go before everybody else on the processors."""
-        return urgent(self.state, self.fill_per_s, self._kept_ns)
+        return urgent(self.state, self._kept_ns)
 
     def rouse(self) -> None:
         """Have the policy asked at the next turn, whatever it sees."""
