@@ -57,7 +57,7 @@ _SURVIVE = (
     Line("OOMScoreAdjust", "-1000"),
     Line("OOMPolicy", "continue", "Were relief killed, the guard itself would go on."),
     Line("ManagedOOMPreference", "omit"),
-    Line("Nice", "-20"),
+    Line("Nice", "-20", "To be ready soon; later the guard hurries only when it is kept waiting."),
     Line("LimitMEMLOCK", "infinity"),
     Line("TasksMax", "32"),
     Line(
