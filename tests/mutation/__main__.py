@@ -24,6 +24,7 @@ TESTS = (
     "tests/unit/test_policy.py",
     "tests/unit/test_foregone.py",
     "tests/unit/test_aside.py",
+    "tests/unit/test_priority.py",
     "tests/unit/test_read_back.py",
     "tests/unit/test_fill.py",
     "tests/unit/test_others.py",

@@ -276,19 +276,6 @@ def test_reaping_is_tried_again_while_the_victim_is_locked_and_not_for_ever(tmp_
     assert answer["errno"] == 0
 
 
-def test_it_goes_before_everybody_while_it_helps_and_not_a_moment_longer(tmp_path):
-    """A victim is helped because it is starved of a processor; relief must not be as well."""
-    diary = []
-    bench = Bench(tmp_path, lambda _fd: diary.append("help") or 0)
-    bench.relief._hurry = lambda *, urgent: diary.append(urgent)
-    fd, writer = os.pipe()
-    bench.ask(({"op": "reap", "killed_ns": 0}, fd))
-    os.close(fd)
-    os.close(writer)
-
-    assert diary == [True, "help", False]
-
-
 def test_the_descriptor_to_reap_is_closed_afterwards(tmp_path):
     seen = []
     fd, writer = os.pipe()

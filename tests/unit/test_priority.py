@@ -13,6 +13,7 @@ from forestall.core.units import GIB, MS, SECOND
 from forestall.effects.protect import raise_priority
 from forestall.guard.priority import WITH_THE_OTHERS, Priority
 from tests.fakes.builders import row, sampled, surveyed
+from tests.system.test_relief import Bench as ReliefBench
 from tests.unit.test_loop import Bench as LoopBench
 from tests.unit.test_protect import ROOT, in_child
 
@@ -191,3 +192,16 @@ def test_the_kernel_lets_it_go_to_and_fro():
         return refusal, rested, hurried, os.getpriority(os.PRIO_PROCESS, 0)
 
     assert in_child(there_and_back) == "(None, 0, -20, 0)"
+
+
+def test_relief_goes_before_everybody_while_it_helps_and_not_a_moment_longer(tmp_path):
+    """A victim is helped because it is starved of a processor; relief must not be as well."""
+    diary = []
+    bench = ReliefBench(tmp_path, lambda _fd: diary.append("help") or 0)
+    bench.relief._hurry = lambda *, urgent: diary.append(urgent)
+    fd, writer = os.pipe()
+    bench.ask(({"op": "reap", "killed_ns": 0}, fd))
+    os.close(fd)
+    os.close(writer)
+
+    assert diary == [True, "help", False]
