@@ -205,3 +205,19 @@ def test_relief_goes_before_everybody_while_it_helps_and_not_a_moment_longer(tmp
     os.close(writer)
 
     assert diary == [True, "help", False]
+
+
+def test_relief_goes_with_the_others_again_when_helping_fails(tmp_path):
+    def refuse(_fd):
+        raise OSError(1, "no")
+
+    diary = []
+    bench = ReliefBench(tmp_path, refuse)
+    bench.relief._hurry = lambda *, urgent: diary.append(urgent)
+    fd, writer = os.pipe()
+    (answer,) = bench.ask(({"op": "reap", "killed_ns": 0}, fd))
+    os.close(fd)
+    os.close(writer)
+
+    assert answer["op"] == "failed"
+    assert diary == [True, False]

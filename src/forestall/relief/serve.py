@@ -202,12 +202,14 @@ class Relief:
         tries = 0
         # Not to starve with the victim it helps to go.
         self._hurry(urgent=True)
-        while error == errno.EAGAIN and tries < REAP_TRIES_MAX:
-            error = self._mrelease(pidfd)
-            tries += 1
-            if error == errno.EAGAIN:
-                select.poll().poll(REAP_PAUSE_MS)
-        self._hurry(urgent=False)
+        try:
+            while error == errno.EAGAIN and tries < REAP_TRIES_MAX:
+                error = self._mrelease(pidfd)
+                tries += 1
+                if error == errno.EAGAIN:
+                    select.poll().poll(REAP_PAUSE_MS)
+        finally:
+            self._hurry(urgent=False)
         return {"op": "reaped", "errno": error, "took_ns": now_ns() - began_ns}
 
     def _write(self, name: str, data: bytes, last: bool) -> dict[str, Any] | None:  # noqa: FBT001
