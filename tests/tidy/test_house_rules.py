@@ -26,7 +26,6 @@ TEXTS = sorted(
 FUNCTION_LINES_MAX = 60
 MODULE_LINES_MAX = 450
 OVERLONG = {
-    "guard/daemon.py": 452,
     "forensics/assemble.py": 500,
 }
 """To be split; the figure may only go down."""

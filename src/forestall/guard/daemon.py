@@ -348,10 +348,7 @@ class Guard:
         loop = self._loop
         self._priority.settle(urgent=loop.urgent())
         return survey(
-            loop.state,
-            self._table,
-            self._sampler,
-            self._groups,
+            *(loop.state, self._table, self._sampler, self._groups),
             shared=shared,
             fill_per_s=loop.fill_per_s,
         )
