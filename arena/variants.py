@@ -39,6 +39,13 @@ def _leaking(uid: int, group: str) -> tuple[Actor, ...]:
     )
 
 
+def _working(count: int, script: str) -> tuple[Actor, ...]:
+    return tuple(
+        Actor(role=f"worker{number}", cast="batch", script=script, when="trouble")
+        for number in range(1, count + 1)
+    )
+
+
 _LEAKS = (
     _like(
         "fast",
@@ -78,15 +85,7 @@ _LEAKS = (
         "a leak at full speed beside eight programs that only compute, on two processors, no swap",
         "",
         trouble=(
-            *(
-                Actor(
-                    role=f"worker{number}",
-                    cast="batch",
-                    script="work mem=2 churn=1 seconds=25",
-                    when="trouble",
-                )
-                for number in range(1, 9)
-            ),
+            *_working(8, "work mem=2 churn=1 seconds=25"),
             culprit("leak rate=0", delay_s=5),
         ),
         recover_s=30,
@@ -167,15 +166,7 @@ _CROWDS = (
         "busy",
         "crowded",
         "six workers that together want more than there is, no swap: one or two of them go",
-        trouble=tuple(
-            Actor(
-                role=f"worker{number}",
-                cast="batch",
-                script="work mem=60 churn=40 seconds=12",
-                when="trouble",
-            )
-            for number in range(1, 7)
-        ),
+        trouble=_working(6, "work mem=60 churn=40 seconds=12"),
         may_die=tuple(f"worker{number}" for number in range(1, 7)),
         must_finish=(),
         max_deaths=3,
