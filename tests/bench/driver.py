@@ -135,7 +135,7 @@ def faults(times):
 
 
 def beat(seconds):
-    """A sleeper of the guard's priority and of ticks like its own: how late it wakes at worst."""
+    """A sleeper of ticks like the guard's that goes before everybody: how late it wakes at worst."""
     protect.raise_priority(-20)
     poll = select.poll()
     late_ns = 0

@@ -33,7 +33,7 @@ RUNS_PER_S_MAX = {"idle": 4, "on watch": 50, "parked at the limit": 150}
 LATE_S = 8
 LATE_MS_MAX = 100
 LATE_SLACK = 4
-"""Of the lateness of a bare sleeper of the same priority. Both are the worst of some 400 wake-ups,
+"""Of the lateness of a bare sleeper of nice -20. Both are the worst of some 400 wake-ups,
 so each is one chance preemption: 10 ms beside 13, 110 beside 87 and 278 beside 87 were seen."""
 
 
@@ -135,7 +135,7 @@ def test_a_guard_parked_at_its_limit_leaves_the_machine_to_others(board, tmp_pat
 def test_a_decision_is_hardly_later_than_the_scheduler(board, tmp_path):
     """Ticks of 25 ms beside more burners than processors; the hog in a guest is the arena's.
 
-    A bare sleeper of the same priority tells what the scheduler alone makes of such a load.
+    A bare sleeper of nice -20 tells what the scheduler alone makes of such a load.
     """
     acting_bytes = support.available_bytes() - 400 * MIB
     rules = replace(DEFAULT_RULES, triggers=(trigger("acting", Stage.KILL, acting_bytes),))
