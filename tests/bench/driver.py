@@ -135,7 +135,7 @@ def faults(times):
 
 
 def beat(seconds):
-    """A sleeper of ticks like the guard's that goes before everybody: how late it wakes at worst."""
+    """A sleeper with ticks like the guard's that goes before everybody: how late it wakes."""
     protect.raise_priority(-20)
     poll = select.poll()
     late_ns = 0
