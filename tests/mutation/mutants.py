@@ -491,6 +491,18 @@ MUTANTS = (
         "if False:",
         "a machine that reads by itself is read for without end",
     ),
+    Mutant(
+        "relief/read_back.py",
+        "< self._waiters + AHEAD",
+        ">= 0",
+        "whoever waits for a page stands behind hundreds of requests",
+    ),
+    Mutant(
+        "relief/lanes.py",
+        "or has_room(device)):",
+        "or all(map(has_room, self._turns))):",
+        "a disk that is behind holds up what lies on another",
+    ),
     # Not looking again.
     Mutant(
         "core/foregone.py",

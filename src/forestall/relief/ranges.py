@@ -1,4 +1,4 @@
-"""What of a process is worth reading back from a disk, as pieces of its memory. Pure."""
+"""What of a process is worth reading back from a disk, as ranges of its memory. Pure."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ if TYPE_CHECKING:
 
     from forestall.kernel.maps import Mapping
 
-PIECE_BYTES = 2 * MIB
-"""Asked for in one call, of what may be in swap."""
-FILE_PIECE_BYTES = 128 * KIB
-"""The same for files: of a larger range the kernel reads no more than the readahead of the disk,
-which is this where nobody set it. Source: mm/readahead.c force_page_cache_ra."""
-PIECES_MAX = 16_384
-"""Of one process."""
+PIECE_BYTES = 128 * KIB
+"""Asked for in one call. Of a larger range of a file the kernel reads no more than the readahead of
+the disk, which is this where nobody set it (mm/readahead.c force_page_cache_ra); and what is in
+swap may take a request for every page."""
+THIN = 16
+"""Where little of a range is in swap, a piece is up to so many times as large."""
 TEXT_BYTES_MAX = 8 * MIB
 """Of one mapped file: programs and libraries come back with what was swapped out."""
 DATA_BYTES_MAX = 64 * MIB
@@ -28,6 +27,10 @@ _LOCAL = ("btrfs", "zfs", "bcachefs")
 (NFS, FUSE, 9p) could hold relief up for as long as its server or its author likes."""
 _KERNELS_TMPFS = (0, 1)
 """Where memfds and shared anonymous memory are: the kernel's own mount, its first (mm/shmem.c)."""
+
+
+PROGRAM, SWAPPED, DATA = range(3)
+"""In which order: nothing runs without its program, and whether data is wanted nobody knows."""
 
 
 @value
@@ -51,34 +54,48 @@ def devices_of(mountinfo: bytes) -> Devices:
     return Devices(frozenset(local), frozenset(tmpfs))
 
 
-def pieces(maps: bytes, devices: Devices, *, swap_bytes: int) -> list[tuple[int, int]]:
-    """List (address, size) of a process's programs, and of what may be in swap of it.
+@value
+class Range:
+    """Some memory of a process that is worth reading back, to be asked for in pieces."""
+
+    rank: int
+    """PROGRAM, SWAPPED or DATA."""
+    start: int
+    size_bytes: int
+    piece_bytes: int
+    device: tuple[int, int] | None
+    """The disk it is on; None for what is in swap."""
+
+
+def ranges_of(
+    maps: bytes, devices: Devices, *, swap_bytes: int, data_bytes_max: int
+) -> tuple[Range, ...]:
+    """List a process's programs, what of it may be in swap, and the files of data it maps.
 
     Args:
         maps: The text of its /proc/PID/maps.
-        swap_bytes: How much of it is in swap; without any only its programs are listed.
+        swap_bytes: How much of it is in swap; 0 leaves out what could be.
+        data_bytes_max: The files of data as far as there is room for them.
     """
+    worth = tuple(_worth(maps, devices))
+    in_memory = tuple(one for one in worth if not _is_file(one, devices))
+    size_bytes = sum(one.size_bytes for one in in_memory)
+    piece_bytes = PIECE_BYTES * max(1, min(THIN, size_bytes // max(1, swap_bytes)))
     found = []
-    for one in _worth(maps, devices):
-        if _is_file(one, devices):
-            if _is_program(one) and one.size_bytes <= TEXT_BYTES_MAX:
-                found += _cut(one, FILE_PIECE_BYTES)
-        elif swap_bytes:
-            # What fits into one piece need not be cut, however large the range it lies in.
-            found += _cut(one, PIECE_BYTES if swap_bytes > PIECE_BYTES else one.size_bytes)
-    return found[:PIECES_MAX]
+    for one in worth:
+        if not _is_file(one, devices):
+            if swap_bytes:
+                found.append(Range(SWAPPED, one.start, one.size_bytes, piece_bytes, None))
+        elif _is_program(one) and one.size_bytes <= TEXT_BYTES_MAX:
+            found.append(_of_file(PROGRAM, one))
+        elif one.size_bytes <= min(data_bytes_max, DATA_BYTES_MAX):
+            data_bytes_max -= one.size_bytes
+            found.append(_of_file(DATA, one))
+    return tuple(found)
 
 
-def data_pieces(maps: bytes, devices: Devices, *, room_bytes: int) -> list[tuple[int, int]]:
-    """List (address, size) of the files of data that a process maps, as far as there is room."""
-    found = []
-    for one in _worth(maps, devices):
-        if not _is_file(one, devices) or (_is_program(one) and one.size_bytes <= TEXT_BYTES_MAX):
-            continue
-        if one.size_bytes <= min(room_bytes, DATA_BYTES_MAX):
-            room_bytes -= one.size_bytes
-            found += _cut(one, FILE_PIECE_BYTES)
-    return found[:PIECES_MAX]
+def _of_file(rank: int, one: Mapping) -> Range:
+    return Range(rank, one.start, one.size_bytes, PIECE_BYTES, one.device)
 
 
 def _is_file(one: Mapping, devices: Devices) -> bool:
@@ -97,11 +114,3 @@ def _worth(maps: bytes, devices: Devices) -> Iterator[Mapping]:
         disk = one.device[0] != 0 or one.device in devices.local
         if readable and (disk or not _is_file(one, devices)):
             yield one
-
-
-def _cut(one: Mapping, piece_bytes: int) -> list[tuple[int, int]]:
-    most_bytes = min(one.size_bytes, PIECES_MAX * piece_bytes)
-    return [
-        (one.start + at, min(piece_bytes, one.size_bytes - at))
-        for at in range(0, most_bytes, piece_bytes)
-    ]

@@ -6,7 +6,8 @@ second. Told of a whole range at once, the kernel sorts and merges the reads.
 
 Rule: only for those that are seen to wait, the smallest first; never into the
 second half of what memory was free; over as soon as nobody waits. It is a hint
-to the kernel and changes nothing but when pages come.
+to the kernel and changes nothing but when pages come. A disk is asked for little at a
+time: whoever waits for a page that nobody thought of stands behind all that was asked for.
 
 Source: mm/madvise.c madvise_willneed.
 """
@@ -18,16 +19,18 @@ import os
 
 from forestall.core.events import READ_BACK
 from forestall.core.sentence import plain
-from forestall.core.units import MIB, MS, SECOND, US, human_bytes, human_ns
+from forestall.core.units import MS, SECOND, US, human_bytes, human_ns
 from forestall.core.value import TYPE_CHECKING, value
 from forestall.kernel import libc
-from forestall.kernel.diskstats import most_in_flight
+from forestall.kernel.diskstats import device_of, in_flight
 from forestall.kernel.errors import KernelError
 from forestall.kernel.files import read_whole, try_open
 from forestall.kernel.identity import STAT_BYTES, STATUS_BYTES, ProcFolder
+from forestall.kernel.parse import parse_swaps
 from forestall.kernel.parse_process import parse_stat, parse_swap
 from forestall.kernel.sampler import Sampler
-from forestall.relief.ranges import data_pieces, devices_of, pieces
+from forestall.relief.lanes import Helped, Lanes
+from forestall.relief.ranges import DATA, devices_of, ranges_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,15 +52,13 @@ TIMES_MAX = 2
 """A process is helped so often: what it waits for after that is not what was pushed out."""
 STEP_NS = 20 * MS
 """After this much asking it is time to look around again."""
-IN_FLIGHT_MAX = 16
-"""With more requests than this under way on a disk the next process waits: what stands in the
-queue already is what the one before needs."""
-AT_ONCE_BYTES = 64 * MIB
-"""So much of one process is asked for at once: the more the disk is told, the more it can merge.
-Told piece by piece, it took twice as long to bring back a service."""
-WAIT_MS = 10
-DRAIN_NS = 100 * MS
-"""A disk that others keep busy for so long gets the next piece all the same."""
+AHEAD = 3
+"""A disk has room while so many requests are under way more than there are processes that wait."""
+LOOK_PART = 4
+"""At most one part in so many of the time goes into looking: there may be thousands to look at."""
+OPEN_MAX = 64
+"""So many processes are helped at the same time."""
+WAIT_MS = 5
 _CANNOT = {errno.EPERM, errno.ENOSYS, errno.EINVAL}
 
 
@@ -102,7 +103,7 @@ class ReadBack:
         self._sampler = Sampler(root or "/")
         self._folder = ProcFolder(root)
         self._disks = try_open(f"{root}/proc/diskstats")
-        self._asked_ns = 0
+        self._swap_disk = self._find_swap_disk()
         self._began_ns = now_ns()
         first = self._sampler.sample(self._began_ns, with_activity=True)
         self._floor_bytes = first.memory.available_bytes // 2
@@ -110,13 +111,18 @@ class ReadBack:
         """For mapped files: what they take counts as available still."""
         self._before = first
         self._known = self._fault_counts()
-        self._looked_ns = self._began_ns
+        self._look_ns = self._began_ns + LOOK_NS
+        """When to look again."""
         self._times: dict[int, int] = {}
         self._names: list[str] = []
-        self._pieces: list[tuple[int, int]] = []
-        self._large = False
-        self._pidfd = -1
+        self._lanes = Lanes()
+        self._helped: dict[int, Helped] = {}
         self._queue: list[Waiting] = []
+        self._waiters = 0
+        """How many were seen to wait at the last look."""
+        self._disk_stats = b""
+        self._held = False
+        """Every disk for which something is left has enough to do."""
         self._quiet = 0
         self._asked_bytes = 0
         self._why = ""
@@ -126,8 +132,8 @@ class ReadBack:
     def pause_ms(self) -> int:
         """How long the next step can wait."""
         if self._busy():
-            return WAIT_MS if self._draining() else 0
-        return max(0, self._looked_ns + LOOK_NS - self._now_ns()) // MS
+            return WAIT_MS if self._held else 0
+        return max(0, self._look_ns - self._now_ns()) // MS
 
     def step(self) -> bool:
         """Do a little; False when it is over.
@@ -139,10 +145,11 @@ class ReadBack:
         now_ns = self._now_ns()
         if now_ns - self._began_ns > DEADLINE_NS:
             return False
-        if now_ns - self._looked_ns >= LOOK_NS:
-            self._looked_ns = now_ns
+        if now_ns >= self._look_ns:
             if not self._look(now_ns):
                 return False
+            took_ns = self._now_ns() - now_ns
+            self._look_ns = now_ns + max(LOOK_NS, LOOK_PART * took_ns)
         self._ask_some(now_ns + STEP_NS)
         return self._why == "" and self._quiet < QUIET_LOOKS
 
@@ -165,7 +172,7 @@ class ReadBack:
         self._folder.close()
         if self._disks is not None:
             self._disks.close()
-        self._next_process()
+        self._lanes.clear()
 
     def outcome(self) -> dict[str, Any] | None:
         """Say what was done, for the guard; None when nobody waited."""
@@ -188,15 +195,19 @@ class ReadBack:
         return f"{names} and {more} more" if more > 0 else names
 
     def _busy(self) -> bool:
-        return bool(self._pieces or self._queue)
+        return bool(self._lanes or self._queue)
 
     def _waiting(self, room_bytes: int) -> list[Waiting]:
         """List who has waited since the last look, or was in the queue; the smallest comes last."""
         before, self._known = self._known, self._fault_counts()
         found = {one.pid: one for one in self._queue if one.pid in self._known}
+        self._waiters = 0
         for pid, (faults, comm) in self._known.items():
-            grown = pid in before and faults > before[pid][0]
-            if pid in found or not grown or self._times.get(pid, 0) >= TIMES_MAX:
+            if pid not in before or faults == before[pid][0]:
+                continue
+            self._waiters += 1
+            helped = pid in self._helped and self._helped[pid].ranges > 0
+            if helped or pid in found or self._times.get(pid, 0) >= TIMES_MAX:
                 continue
             try:
                 swap_bytes = parse_swap(self._folder.slurp(f"{pid}/status", STATUS_BYTES))
@@ -220,47 +231,62 @@ class ReadBack:
         return found
 
     def _ask_some(self, until_ns: int) -> None:
-        while self._busy() and self._now_ns() < until_ns:
-            if (not self._pieces or self._large) and self._draining():
-                return
-            self._asked_ns = self._now_ns()
-            if not self._pieces:
-                self._turn_to(self._queue.pop())
-                continue
-            start, size_bytes = self._pieces.pop()
-            error = self._advise(self._pidfd, start, size_bytes)
-            self._works = self._works or not error
-            if error in _CANNOT and not self._works:
-                self._why = f"the kernel does not read back for us ({os.strerror(error)})"
-                self._pieces, self._queue = [], []
+        self._held = False
+        while self._busy() and not self._held and (now_ns := self._now_ns()) < until_ns:
+            turned = bool(self._queue) and self._may_turn()
+            if turned:
+                self._turn_to(self._queue.pop(), now_ns)
+            if self._disks is not None:
+                self._disk_stats = self._disks.read()
+            answers = self._lanes.ask(now_ns, self._has_room, self._advise)
+            self._held = not answers and not turned
+            self._works = self._works or 0 in answers
+            cannot = next((error for error in answers if error in _CANNOT), 0)
+            if cannot and not self._works:
+                self._why = f"the kernel does not read back for us ({os.strerror(cannot)})"
+                self._lanes.clear()
+                self._queue = []
 
-    def _draining(self) -> bool:
-        if self._now_ns() - self._asked_ns >= DRAIN_NS:
-            return False
-        return self._disks is not None and most_in_flight(self._disks.read()) > IN_FLIGHT_MAX
+    def _may_turn(self) -> bool:
+        self._helped = {pid: one for pid, one in self._helped.items() if one.ranges}
+        return len(self._helped) < OPEN_MAX and (not self._lanes or self._lanes.has_empty())
 
-    def _turn_to(self, one: Waiting) -> None:
-        self._next_process()
+    def _has_room(self, device: tuple[int, int] | None) -> bool:
+        return in_flight(self._disk_stats, device or self._swap_disk) < self._waiters + AHEAD
+
+    def _find_swap_disk(self) -> tuple[int, int] | None:
+        """Find the disk with most of what is in swap; None for a swap file: nobody says whose."""
+        if self._disks is None:
+            return None
         try:
-            self._pidfd = self._open_pidfd(one.pid)
+            areas = parse_swaps(read_whole(f"{self._root}/proc/swaps"))
+        except (OSError, KernelError):
+            return None  # a kernel without swap
+        most = max(areas, key=lambda area: area.used_bytes, default=None)
+        return device_of(self._disks.read(), most.path.removeprefix("/dev/")) if most else None
+
+    def _turn_to(self, one: Waiting, now_ns: int) -> None:
+        try:
+            pidfd = self._open_pidfd(one.pid)
+        except OSError:
+            return
+        helped = Helped(pidfd, one.swap_bytes)
+        try:
             raw = read_whole(f"{self._root}/proc/{one.pid}/maps")
         except (OSError, KernelError):
+            helped.close()
             return
         if one.pid not in self._times:
             self._names.append(one.comm)
         self._times[one.pid] = self._times.get(one.pid, 0) + 1
-        files = data_pieces(raw, self._devices, room_bytes=self._room_bytes)
-        size_bytes = sum(size for _, size in files)
-        self._room_bytes -= size_bytes
-        self._asked_bytes += one.swap_bytes + size_bytes
-        self._large = one.swap_bytes + size_bytes > AT_ONCE_BYTES
-        self._pieces = [*files, *pieces(raw, self._devices, swap_bytes=one.swap_bytes)[::-1]]
-
-    def _next_process(self) -> None:
-        self._pieces = []
-        fd, self._pidfd = self._pidfd, -1
-        if fd >= 0:
-            os.close(fd)
+        ranges = ranges_of(
+            raw, self._devices, swap_bytes=one.swap_bytes, data_bytes_max=self._room_bytes
+        )
+        data_bytes = sum(each.size_bytes for each in ranges if each.rank == DATA)
+        self._room_bytes -= data_bytes
+        self._asked_bytes += one.swap_bytes + data_bytes
+        self._helped[one.pid] = helped
+        self._lanes.add(ranges, helped, now_ns)
 
 
 def faults_between(before: Sampled, now: Sampled) -> int:
