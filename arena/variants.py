@@ -39,6 +39,16 @@ def _leaking(uid: int, group: str) -> tuple[Actor, ...]:
     )
 
 
+def _holding(mem: int) -> Actor:
+    return Actor(
+        role="database",
+        cast="database",
+        script=f"app mem=~{mem}",
+        uid=910,
+        group=SERVICE_GROUP,
+    )
+
+
 def _working(count: int, script: str) -> tuple[Actor, ...]:
     return tuple(
         Actor(role=f"worker{number}", cast="batch", script=script, when="trouble")
@@ -148,16 +158,7 @@ _CROWDS = (
         "database",
         "database-slow",
         "a larger still database beside a slower script, some swap",
-        landscape=(
-            *(SERVICE, SSHD),
-            Actor(
-                role="database",
-                cast="database",
-                script="app mem=~520",
-                uid=910,
-                group=SERVICE_GROUP,
-            ),
-        ),
+        landscape=(SERVICE, SSHD, _holding(520)),
         trouble=(culprit("leak rate=~15"),),
         swap=Swap(mib=96),
         limit_s=60,
@@ -203,6 +204,24 @@ _BENIGN = (
     ),
     _like(
         "copy", "copy-hdd", "a file of 400 MiB is copied, slow disk", root_disk="hdd", limit_s=90
+    ),
+    case(
+        "readers",
+        "four processes read a file by calls, a database holds the rest, no swap: nobody goes",
+        "",
+        landscape=(SERVICE, SSHD, MAIL, _holding(730)),
+        trouble=(
+            Actor(
+                role="culprit",
+                cast="batch",
+                script="cache available=9999 readers=4",
+                uid=911,
+                group=SERVICE_GROUP,
+                when="trouble",
+            ),
+        ),
+        must_die=(),
+        limit_s=20,
     ),
 )
 

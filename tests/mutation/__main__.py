@@ -28,6 +28,7 @@ TESTS = (
     "tests/unit/test_read_back.py",
     "tests/unit/test_fill.py",
     "tests/unit/test_others.py",
+    "tests/unit/test_refaults.py",
     "tests/unit/test_repeats.py",
     "tests/unit/test_managers.py",
     "tests/unit/test_judge.py",

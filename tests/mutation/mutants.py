@@ -503,6 +503,25 @@ MUTANTS = (
         "or all(map(has_room, self._turns))):",
         "a disk that is behind holds up what lies on another",
     ),
+    # Who makes the others wait.
+    Mutant(
+        "core/judge.py",
+        "for rows in (reading, waiting, case.rows):",
+        "for rows in (waiting, case.rows):",
+        "a browser that waits goes for a job that reads files by calls",
+    ),
+    Mutant(
+        "core/refaults.py",
+        "if most < READER_PAGES_PER_S or most < READER_SHARE * everybody:",
+        "if most < READER_PAGES_PER_S:",
+        "where everybody reads back, one is said to make the others wait",
+    ),
+    Mutant(
+        "core/refaults.py",
+        "now_ns - rate.now_ns > STALE_NS",
+        "False",
+        "who read long ago is said to make the others wait now",
+    ),
     # Not looking again.
     Mutant(
         "core/foregone.py",

@@ -193,6 +193,21 @@ def test_groups_past_half_of_their_own_limit_are_shown_the_fullest_first():
     assert "\x1b" not in text
 
 
+def test_units_that_wait_for_memory_are_shown_with_what_they_read_back():
+    waiting = [
+        {"path": "/a/web\x1b[31m", "stall_some_share": 0.2, "refault_bytes_per_s": 3 << 20},
+        {"path": "/b", "stall_some_share": 0.03, "refault_bytes_per_s": None},
+        {},
+    ]
+    text = render(STATUS | {"waiting": waiting}).plain
+    lines = [line for line in text.splitlines() if line.startswith("waits")]
+
+    assert lines[0].endswith(": for memory 20% of the time, reads back 3.00 MiB a second")
+    assert lines[1] == "waits      /b: for memory 3.0% of the time"
+    assert lines[2].startswith("waits      unknown")
+    assert "\x1b" not in text
+
+
 @pytest.mark.parametrize("signal", list(Signal), ids=lambda signal: signal.value)
 def test_every_signal_is_shown_in_its_own_unit(signal):
     """stall_io was once shown as 0 B/s."""

@@ -114,11 +114,23 @@ void thrash(void)
 		memory[random_word() % (size / PAGE) * PAGE]++;
 }
 
-/* Anonymous memory until available=MiB is left, then a file larger than that, read at random. */
+/* Files read by calls: no page fault tells of it. */
+static void read_at_random(int file, size_t pages)
+{
+	char page[PAGE];
+
+	for (;;)
+		if (pread(file, page, PAGE, random_word() % pages * PAGE) < 0)
+			return;
+}
+
+/* Anonymous memory until available=MiB is left, then a file larger than that, read at random:
+ * mapped, or by readers=count processes with calls. */
 void cache(void)
 {
 	int file = open("/srv/data/archive", O_RDONLY | O_CLOEXEC);
 	volatile unsigned long seen = 0;
+	long readers = number("readers", 0);
 	struct stat info;
 	char *archive;
 
@@ -127,6 +139,13 @@ void cache(void)
 	archive = mmap(NULL, info.st_size, PROT_READ, MAP_SHARED, file, 0);
 	wait_for_go();
 	take_until_available(number("available", 130));
+	for (long reader = 1; reader < readers; reader++)
+		if (!fork()) {
+			reseed();
+			break;
+		}
+	if (readers)
+		read_at_random(file, info.st_size / PAGE);
 	for (;;)
 		seen += archive[random_word() % (info.st_size / PAGE) * PAGE];
 }

@@ -94,6 +94,7 @@ def render(status: Status) -> Text:
     for trigger in status.get("triggers") or ():
         lines += _trigger_lines(trigger)
     lines += _group_lines(status.get("groups") or ())
+    lines += [_waiting_line(one) for one in status.get("waiting") or ()]
     lines += _guard_lines(status.get("guard") or {})
     return Text("\n").join(lines)
 
@@ -188,6 +189,18 @@ def _group_lines(groups: Sequence[Status]) -> list[Text]:
         )
         rows.append((room / limit if limit else 0.0, line))
     return [line for _, line in sorted(rows, key=lambda one: one[0])]
+
+
+def _waiting_line(unit: Status) -> Text:
+    """Show a unit that waits for memory, and what it reads back."""
+    share = unit.get("stall_some_share")
+    waits = human_share(share) if isinstance(share, int | float) else UNKNOWN
+    again = unit.get("refault_bytes_per_s")
+    reads = f", reads back {human_bytes(again)} a second" if isinstance(again, int) else ""
+    return Text(
+        f"waits      {safe(unit.get('path', UNKNOWN))}: for memory {waits} of the time{reads}",
+        style="yellow",
+    )
 
 
 def _condition_text(condition: Status) -> str:

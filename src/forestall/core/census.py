@@ -13,11 +13,15 @@ from __future__ import annotations
 from math import exp
 
 from forestall.core.model import ProcessId, Row
+from forestall.core.refaults import follow
 from forestall.core.units import SECOND
 from forestall.core.value import TYPE_CHECKING, replace, value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from forestall.core.model import GroupActivity
+    from forestall.core.refaults import GroupRates
 
 SHORT_NS = 3 * SECOND
 LONG_NS = 30 * SECOND
@@ -51,6 +55,8 @@ class Census:
     shmem_long_bytes: float = 0.0
     shmem_bytes: int | None = None
     shmem_slow_bytes: float = 0.0
+    groups: Mapping[str, GroupRates] = {}
+    """Of the units in which they live, by path."""
 
 
 @value
@@ -73,10 +79,12 @@ def count(
     shmem_bytes: int | None,
     *,
     shared: bool = True,
+    groups: tuple[GroupActivity, ...] = (),
 ) -> Census:
     """Take a survey into account. Processes without a row are forgotten.
 
     Args:
+        groups: What the units in which they live have waited for.
         shared: Whether the survey looked for holders of shared memory. Where it did
             not, what was last seen stands; nobody is blamed for being looked at.
     """
@@ -113,7 +121,8 @@ def count(
         shmem_slow = census.shmem_slow_bytes + (shmem - census.shmem_slow_bytes) * slow
     else:
         shmem_short = shmem_long = shmem_slow = shmem
-    return Census(now_ns, tracks, shmem_short, shmem_long, shmem_bytes, shmem_slow)
+    followed = follow(census.groups, groups, now_ns)
+    return Census(now_ns, tracks, shmem_short, shmem_long, shmem_bytes, shmem_slow, followed)
 
 
 def blame_of(census: Census, process: ProcessId) -> Blame:

@@ -10,6 +10,7 @@ from forestall.core.model import (
     Activity,
     Force,
     Group,
+    GroupActivity,
     Holdings,
     Leaving,
     Level,
@@ -72,6 +73,8 @@ class Surveyed:
     """Who cannot be ended any more, because it ends already; these are not among the rows."""
     paused_ns: int = 0
     """Of the time it took, what was left to others."""
+    groups: tuple[GroupActivity, ...] = ()
+    """Of the groups in which those live who have a row."""
 
 
 @value

@@ -8,7 +8,8 @@ The order of questions:
 3. If nobody grew lately: who crept up over the last twenty minutes?
 4. If many grew and none of them stands out: the one that grew most, if that helps.
 5. If nobody did (a machine parked at its limit, or thrashing on what it has):
-   who holds most, among those that wait for the disk if any do.
+   who holds most in the unit that reads back most of all and so makes the others wait, else among
+   those that wait for the disk if any do.
 6. If processes do not explain the loss (tmpfs, slab, hugetlb): spare them all,
    and say where the memory is.
 
@@ -19,11 +20,13 @@ nothing is chosen that a rule protects.
 from __future__ import annotations
 
 from forestall.core.census import Blame, Census, blame_of, shmem_drift_bytes, shmem_growth_bytes
-from forestall.core.families import Part, families
+from forestall.core.families import Part, application_of, families
 from forestall.core.model import Holdings, Memory, Row, Standing
+from forestall.core.refaults import reader_of
 from forestall.core.sentence import (
     instead_clause,
     protected_sentence,
+    reader_clause,
     spared_clause,
     victim_clause,
 )
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from forestall.core.model import ProcessId
+    from forestall.core.refaults import Reader
     from forestall.core.rules import Rules
 
 GROWTH_MIN_SHARE = 0.02
@@ -144,11 +148,12 @@ def judge(
             return _chosen(case, grown, memory, by_growth=True)
     # By size nobody is judged as a family: there is no need to look for them.
     case = _Case(candidates, blames, lately, sum(lately.values()), need, (), rules)
-    largest = _largest(case)
+    reader = reader_of(census.groups, census.now_ns)
     mostly_elsewhere = elsewhere > (memory.total_bytes - memory.available_bytes) // 2
+    largest = _largest(case, reader)
     if largest is None or (mostly_elsewhere and largest.frees_bytes < elsewhere // 2):
         return Nobody(_elsewhere(holdings), futile=True)
-    return _chosen(case, largest, memory, by_growth=False)
+    return _chosen(case, largest, memory, by_growth=False, reader=reader)
 
 
 def _stands_out(rows: tuple[Row, ...], case: _Case, memory: Memory) -> Verdict | None:
@@ -245,11 +250,15 @@ def _most_grown(case: _Case) -> Part | None:
     return None if best is None else _single(case, best)
 
 
-def _largest(case: _Case) -> Part | None:
-    """Choose by what it frees: standing first, then those that thrash, then size."""
+def _largest(case: _Case, reader: Reader | None) -> Part | None:
+    """Choose by what it frees: standing first, then who makes the others wait, then size."""
     waiting = [row for row in case.rows if case.blames[row.id].fault_rate >= FAULTS_PER_S]
+    reading = [row for row in case.rows if _is_of(row, reader)]
+    # Of a unit that keeps the disk busy those first whose own faults say so.
+    faulting = {row.id for row in waiting}
+    reading = [row for row in reading if row.id in faulting] or reading
     for standing in (Standing.PREFER, Standing.NORMAL, Standing.AVOID):
-        for rows in (waiting, case.rows):
+        for rows in (reading, waiting, case.rows):
             of_it = [
                 row
                 for row in rows
@@ -262,6 +271,10 @@ def _largest(case: _Case) -> Part | None:
             if enough or standing is not Standing.PREFER:
                 return _single(case, best)
     return None
+
+
+def _is_of(row: Row, reader: Reader | None) -> bool:
+    return reader is not None and application_of(row.cgroup) == reader.path
 
 
 def _single(case: _Case, row: Row) -> Part:
@@ -322,7 +335,9 @@ def _following(case: _Case, ended: set[ProcessId]) -> Row | None:
     return max(free or left, key=lambda row: _order(case, row), default=None)
 
 
-def _chosen(case: _Case, part: Part, memory: Memory, *, by_growth: bool) -> Chosen:
+def _chosen(
+    case: _Case, part: Part, memory: Memory, *, by_growth: bool, reader: Reader | None = None
+) -> Chosen:
     ended = {row.id for row in part.members}
     others = sorted(
         (row for row in case.rows if row.id not in ended),
@@ -332,9 +347,12 @@ def _chosen(case: _Case, part: Part, memory: Memory, *, by_growth: bool) -> Chos
     blames = case.blames
     recent = sum(max(blames[m.id].recent_bytes, blames[m.id].drift_bytes) for m in part.members)
     share = part.blame / case.growth if case.growth else 0.0
-    why = victim_clause(
-        part, recent_bytes=recent, growth_share=share, memory=memory, by_growth=by_growth
-    )
+    if reader is not None and _is_of(part.root, reader):
+        why = reader_clause(part, reader, memory)
+    else:
+        why = victim_clause(
+            part, recent_bytes=recent, growth_share=share, memory=memory, by_growth=by_growth
+        )
     why += spared_clause(tuple((row, case.blames[row.id].recent_bytes) for row in others))
     following = _following(case, ended)
     if following is not None:

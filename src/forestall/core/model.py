@@ -113,6 +113,19 @@ class Group:
     """Time in which all its tasks waited for memory; None without PSI."""
 
 
+@value
+class GroupActivity:
+    """What a control group has waited for and read back, counted since it was made."""
+
+    path: str
+    """In the v2 hierarchy."""
+    stall_some_us: int | None
+    """Time in which some task of it waited for memory; None without PSI."""
+    refault_pages: int | None
+    """Pages that came back soon after they had been taken away, anonymous and of files; None where
+    they were not read."""
+
+
 class Standing(Enum):
     """How far a rule, or its nature, protects a process; the order decides before amounts."""
 

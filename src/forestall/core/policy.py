@@ -291,7 +291,11 @@ def _surveyed(state: State, event: Surveyed, rules: Rules) -> tuple[State, tuple
     shmem = event.holdings.shmem_bytes if event.holdings else memory.shmem_bytes
     seen = replace(
         state,
-        census=count(state.census, event.now_ns, event.rows, shmem, shared=event.shared),
+        census=count(
+            *(state.census, event.now_ns, event.rows, shmem),
+            shared=event.shared,
+            groups=event.groups,
+        ),
         survey_ns=event.now_ns,
         survey_cost_ns=max(0, event.now_ns - event.began_ns - event.paused_ns),
         holdings=event.holdings or state.holdings,

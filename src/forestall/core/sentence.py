@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from forestall.core.families import unit_name
 from forestall.core.model import Standing
-from forestall.core.units import human_bytes, human_share
+from forestall.core.units import PAGE_BYTES, human_bytes, human_share
 from forestall.core.value import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from forestall.core.families import Part
     from forestall.core.model import Memory, Row
+    from forestall.core.refaults import Reader
 
 "\x1b".encode("unicode_escape")
 # Python loads a codec where it is first used; the first hostile name comes when memory is short.
@@ -51,6 +52,18 @@ def victim_clause(
             f"all growth, with {left}; {frees}"
         )
     return f"{who} holds the most that may go, nobody grew, with {left}; {frees}"
+
+
+def reader_clause(part: Part, reader: Reader, memory: Memory) -> str:
+    """Say who goes for what its unit reads back, and what its end frees."""
+    who = f"{plain(part.root.comm)} ({part.root.id.pid})"
+    return (
+        f"{who} is of {plain(unit_name(reader.path))}, which reads back "
+        f"{human_bytes(int(reader.pages_per_s) * PAGE_BYTES)} a second, "
+        f"{human_share(reader.share)} of all that is lost and wanted again; nobody grew, with "
+        f"{human_bytes(memory.available_bytes)} ({human_share(memory.available_share)}) left; "
+        f"ending it frees about {human_bytes(part.frees_bytes)}"
+    )
 
 
 def spared_clause(others: tuple[tuple[Row, int], ...]) -> str:

@@ -17,13 +17,11 @@ from forestall.core.trend import (
     surge_left_ns,
     time_left_ns,
 )
-from forestall.core.units import MIB, MS
+from forestall.core.units import MIB, MS, PAGE_BYTES
 from forestall.core.value import replace
 
 STILL_NS = 400 * MS
 """Below half a second, over which ``time_left`` reads its faster pace."""
-PAGE_BYTES = 4096
-"""Only scales what people are shown and what ``refaults`` is compared with."""
 
 
 def measure(  # noqa: C901 - a case for each signal

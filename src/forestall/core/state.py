@@ -13,6 +13,7 @@ from forestall.core.codec import register
 from forestall.core.families import Part
 from forestall.core.judge import Chosen
 from forestall.core.model import Activity, Force, Holdings, Level, Memory, ProcessId, Stage
+from forestall.core.refaults import GroupRates, Rate
 from forestall.core.trend import Flow, Point, Trail
 from forestall.core.units import SECOND
 from forestall.core.value import TYPE_CHECKING, replace, value
@@ -277,4 +278,4 @@ def without(dying: tuple[Ending, ...], gone: frozenset[ProcessId]) -> tuple[Endi
 
 register(Calm, Choosing, Ending, Settling, Ceilings, Prospect, Told, Others, Ended, State)
 register(GroupTrack, Within, Purpose, Conclusion, Chosen, Part)
-register(Trail, Point, Flow, Census, Track)
+register(Trail, Point, Flow, Census, Track, GroupRates, Rate)

@@ -9,6 +9,8 @@ KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
 TIB = 1024 * GIB
+PAGE_BYTES = 4096
+"""Only scales what people are shown and what ``refaults`` is compared with."""
 
 US = 1_000
 MS = 1_000_000

@@ -32,11 +32,10 @@ from forestall.guard.journal import Speaker
 from forestall.guard.loop import Loop, Ports
 from forestall.guard.priority import Priority
 from forestall.guard.supervisor import Supervisor
-from forestall.guard.survey import survey
+from forestall.guard.survey import readers_of, survey
 from forestall.guard.voice import Voice
 from forestall.kernel import fill, libc
 from forestall.kernel.clock import now_ns, wall_ns
-from forestall.kernel.groups import Groups
 from forestall.kernel.pressure import open_trigger
 from forestall.kernel.processes import ProcessTable, identify
 from forestall.kernel.sampler import Sampler
@@ -98,7 +97,7 @@ class Guard:
         self._hand = Hand(lambda end: relief_process.serve(end, options))
         self._sampler = Sampler()
         self._table = self._processes(rules)
-        self._groups = Groups(cgroup2_root(), pread=os.pread)
+        self._readers = readers_of(self._sampler, cgroup2_root())
         self._wakeups = Wakeups()
         self._ender = EndProcess(
             identify,
@@ -121,7 +120,7 @@ class Guard:
                 relieve=self._relieve,
                 tell=self._voice.tell,
                 record=self._ring.append,
-                groups=self._groups.read,
+                groups=self._readers.groups.read,
             ),
         )
         desk = Desk(
@@ -348,7 +347,7 @@ class Guard:
         loop = self._loop
         self._priority.settle(urgent=loop.urgent())
         return survey(
-            *(loop.state, self._table, self._sampler, self._groups),
+            *(loop.state, self._table, self._readers),
             shared=shared,
             fill_per_s=loop.fill_per_s,
         )

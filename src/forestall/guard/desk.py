@@ -20,10 +20,12 @@ from forestall.core.codec import decode
 from forestall.core.errors import CodecError, ForestallError
 from forestall.core.events import End, Gone
 from forestall.core.model import Force, ProcessId, Standing
+from forestall.core.refaults import READER_PAGES_PER_S, rising
 from forestall.core.repeats import advice, loops
 from forestall.core.rules import Rules
 from forestall.core.sentence import plain
 from forestall.core.signals import measure
+from forestall.core.units import PAGE_BYTES, SECOND, US
 from forestall.core.value import TYPE_CHECKING
 from forestall.effects.adjust import Denied
 from forestall.kernel.errors import KernelError
@@ -37,6 +39,11 @@ if TYPE_CHECKING:
     from forestall.core.state import State
     from forestall.effects.adjust import Adjusted
     from forestall.guard.loop import Loop
+
+
+WAITING_SHARE = 0.01
+"""Who waits for less of the time does not feel it."""
+WAITING_MAX = 5
 
 
 def status_of(state: State, rules: Rules, now_ns: int) -> dict[str, Any]:
@@ -87,6 +94,7 @@ def status_of(state: State, rules: Rules, now_ns: int) -> dict[str, Any]:
             "why": prospect.why,
             "age_ns": now_ns - prospect.now_ns,
         }
+    status["waiting"] = _waiting(state, now_ns)
     status["restart_loops"] = [
         {
             "name": plain(one.name),
@@ -98,6 +106,25 @@ def status_of(state: State, rules: Rules, now_ns: int) -> dict[str, Any]:
         for one in loops(state, now_ns)
     ]
     return status
+
+
+def _waiting(state: State, now_ns: int) -> list[dict[str, Any]]:
+    """List the units that wait for memory or read much back, those that wait most first."""
+    found: list[dict[str, Any]] = []
+    for path, rates in state.census.groups.items():
+        share = (rising(rates.stall_some_us, now_ns) or 0.0) * US / SECOND
+        pages_per_s = rising(rates.refault_pages, now_ns)
+        if share >= WAITING_SHARE or (pages_per_s or 0.0) >= READER_PAGES_PER_S:
+            found.append(
+                {
+                    "path": plain(path),
+                    "stall_some_share": round(min(1.0, share), 4),
+                    "refault_bytes_per_s": None
+                    if pages_per_s is None
+                    else round(pages_per_s * PAGE_BYTES),
+                }
+            )
+    return sorted(found, key=lambda one: one["stall_some_share"], reverse=True)[:WAITING_MAX]
 
 
 def _condition(condition: Condition, state: State) -> dict[str, Any]:

@@ -139,6 +139,20 @@ def parse_pressure(raw: bytes) -> Pressure | None:
     return None
 
 
+def parse_refaults(raw: bytes) -> int | None:
+    """Count the pages that a control group has read back, by its memory.stat; None if not told.
+
+    Source: mm/memcontrol.c memory_stat_format, mm/workingset.c workingset_refault. Since Linux
+    5.9 anonymous pages and those of files apart, before those of files alone.
+    """
+    text = b"\n" + raw
+    file_refaults = _try_counter(text, b"workingset_refault_file", "memory.stat")
+    if file_refaults is None:
+        return _try_counter(text, b"workingset_refault", "memory.stat")
+    anon_refaults = _try_counter(text, b"workingset_refault_anon", "memory.stat")
+    return file_refaults + (anon_refaults or 0)
+
+
 def parse_vmstat(raw: bytes) -> Activity:
     """Pick the counters the policy needs out of /proc/vmstat.
 
@@ -311,15 +325,15 @@ def _counter(text: bytes, name: bytes) -> int:
     return count
 
 
-def _try_counter(text: bytes, name: bytes) -> int | None:
+def _try_counter(text: bytes, name: bytes, file: str = "vmstat") -> int | None:
     start = text.find(b"\n" + name + b" ")
     if start < 0:
         return None
     start += len(name) + 2
     end = text.find(b"\n", start)
     if end < 0:
-        reject("vmstat", f"{name.decode()} is cut short", text[start:])
-    return number("vmstat", name.decode(), text[start:end])
+        reject(file, f"{name.decode()} is cut short", text[start:])
+    return number(file, name.decode(), text[start:end])
 
 
 def _kstat(text: bytes, name: bytes) -> int:
