@@ -26,7 +26,7 @@ from forestall.core.units import MIB, SECOND
 from forestall.guard.desk import status_of
 from forestall.guard.survey import readers_of, survey
 from forestall.kernel.errors import KernelFormatError
-from forestall.kernel.group_activity import GROUPS_MAX, GroupActivities
+from forestall.kernel.group_activity import GROUPS_MAX, STAT_NS, GroupActivities
 from forestall.kernel.parse import parse_refaults
 from tests.fakes.builders import memory, row, sampled
 
@@ -141,6 +141,18 @@ def test_no_more_groups_are_watched_than_there_is_room_for(folder, activities):
     activities.learn(paths)
 
     assert [one.path for one in activities.read(with_refaults=False)] == paths[:GROUPS_MAX]
+
+
+def test_where_the_kernel_adds_up_for_long_only_the_first_are_asked(folder):
+    """With hundreds of processors a read of memory.stat takes milliseconds."""
+    moments = iter(range(0, 10 * STAT_NS, STAT_NS // 2))
+    activities = GroupActivities(str(folder.root), pread=os.pread, now_ns=lambda: next(moments))
+    activities.learn([JOB, WEB])
+    activities.learn([WEB, JOB])  # the more important one has grown
+    found = activities.read(with_refaults=True)
+    activities.close()
+
+    assert found == (GroupActivity(WEB, 70, 430), GroupActivity(JOB, 70, None))
 
 
 @pytest.mark.parametrize(
