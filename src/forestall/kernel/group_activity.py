@@ -56,7 +56,7 @@ class GroupActivities:
         wanted = dict.fromkeys(path for path in paths if ".." not in path) if self._root else {}
         known, self._files = self._files, {}
         for path in tuple(wanted)[:GROUPS_MAX]:
-            self._files[path] = known.pop(path, None) or self._open(path)
+            self._files[path] = known.pop(path) if path in known else self._open(path)
         for files in known.values():
             _close(files)
 
