@@ -65,10 +65,6 @@ class Lanes:
         """Whether anything waits to be asked for."""
         return any(self._turns.values())
 
-    def has_empty(self) -> bool:
-        """Whether some disk has nothing to do."""
-        return not all(self._turns.values())
-
     def add(self, ranges: Iterable[Range], helped: Helped, now_ns: int) -> None:
         """Queue up what is to be read for a process."""
         for one in ranges:

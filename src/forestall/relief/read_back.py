@@ -249,7 +249,7 @@ class ReadBack:
 
     def _may_turn(self) -> bool:
         self._helped = {pid: one for pid, one in self._helped.items() if one.ranges}
-        return len(self._helped) < OPEN_MAX and (not self._lanes or self._lanes.has_empty())
+        return len(self._helped) < OPEN_MAX
 
     def _has_room(self, device: tuple[int, int] | None) -> bool:
         return in_flight(self._disk_stats, device or self._swap_disk) < self._waiters + AHEAD
