@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 WAITING_SHARE = 0.01
 """Who waits for less of the time does not feel it."""
-WAITING_MAX = 5
+WAITING_MAX = 8
 
 
 def status_of(state: State, rules: Rules, now_ns: int) -> dict[str, Any]:
