@@ -11,7 +11,7 @@ from forestall.core.census import Census, count
 from forestall.core.codec import decode, encode
 from forestall.core.events import Surveyed
 from forestall.core.judge import judge
-from forestall.core.model import GroupActivity, Standing
+from forestall.core.model import GroupActivity, Stage, Standing
 from forestall.core.policy import step
 from forestall.core.refaults import (
     READER_PAGES_PER_S,
@@ -21,8 +21,9 @@ from forestall.core.refaults import (
     rising,
 )
 from forestall.core.rules import DEFAULT_RULES
-from forestall.core.state import begin
+from forestall.core.state import Calm, Choosing, begin
 from forestall.core.units import MIB, SECOND
+from forestall.core.value import replace
 from forestall.guard.desk import status_of
 from forestall.guard.survey import readers_of, survey
 from forestall.kernel.errors import KernelFormatError
@@ -359,12 +360,23 @@ class Memory:
         return None
 
 
-def test_the_guard_reads_it_for_the_units_of_those_it_sees(folder):
+def surveyed_in(folder, hunt):
     rows = (row(70, 3 * MIB, cgroup=f"{JOB}/inner"), row(71, MIB, cgroup=SESSION), row(72, MIB))
     readers = readers_of(Memory(), str(folder.root))
     state, _ = step(begin(DEFAULT_RULES), sampled(SECOND, 0.5), DEFAULT_RULES)
+    readers.activities.learn([JOB])
+    state = replace(state, hunt=hunt)
     found = survey(state, Table(*rows), readers, shared=False, fill_per_s=1)
     readers.groups.close()
     readers.activities.close()
+    return found.groups
 
-    assert found.groups == (GroupActivity(JOB, 70, 430),)
+
+def test_the_guard_reads_it_for_the_units_of_those_it_sees(folder):
+    assert surveyed_in(folder, Calm()) == (GroupActivity(JOB, 70, 430),)
+
+
+def test_while_somebody_is_chosen_nothing_is_read_that_needs_memory(folder):
+    hunt = Choosing("thrash", Stage.KILL, SECOND)
+
+    assert surveyed_in(folder, hunt) == (GroupActivity(JOB, 70, None),)

@@ -71,7 +71,7 @@ def survey(
         readers.groups.learn((row.cgroup for row in surveyed.rows if row.cgroup), now_ns())
         readers.activities.learn(_units(surveyed.rows))
     return replace(
-        surveyed, paused_ns=aside.paused_ns, groups=readers.activities.read(with_refaults=not spare)
+        surveyed, paused_ns=aside.paused_ns, groups=readers.activities.read(with_refaults=warm)
     )
 
 
