@@ -167,6 +167,16 @@ def test_a_scenario_not_run_is_said_to_be_not_run():
     assert lines[-1] == "| passed | **1 of 1** | **1 of 1** |"
 
 
+def test_the_short_form_says_in_a_word_how_each_fared():
+    lines = table.short([sheet_of(result(guard="forestall", stall=46.0), killing_browser())])
+
+    assert lines[0] == "|  | forestall | earlyoom | nohang | systemd-oomd | oomd | no guard |"
+    assert lines[2].startswith(
+        "| leak at full speed, with swap | ok, 46 ms | kills browser | not run |"
+    )
+    assert lines[-1].startswith("| passed, of those run | 1 of 1 | 0 of 1 | 0 of 0 |")
+
+
 def test_every_failure_is_named():
     lines = table.failures(sheet_of(killing_browser(), killing_browser(number=2)), ["earlyoom"])
 
@@ -208,12 +218,18 @@ def test_plots_are_well_formed_and_hold_a_mark_per_guard():
     assert "a &lt; b" in memory
 
 
-def test_the_documents_tables_agree_with_the_stored_results():
-    if not table.DOCUMENT.exists():
-        pytest.skip("docs/arena.md is not in this tree")
-    text = table.DOCUMENT.read_text()
-    fresh = table.replace_between(
-        text, "arena:results", table.report(sheets(load_all(), SCENARIOS))
-    )
+@pytest.mark.parametrize(
+    ("document", "marker", "lines"),
+    [
+        (table.DOCUMENT, "arena:results", table.report),
+        (table.README, "arena:short", table.short),
+    ],
+    ids=["arena.md", "README"],
+)
+def test_the_documents_tables_agree_with_the_stored_results(document, marker, lines):
+    if not document.exists():
+        pytest.skip(f"{document.name} is not in this tree")
+    text = document.read_text()
+    fresh = table.replace_between(text, marker, lines(sheets(load_all(), SCENARIOS)))
 
     assert fresh == text, "run: python -m arena table"
