@@ -52,9 +52,9 @@ TIMES_MAX = 2
 """A process is helped so often: what it waits for after that is not what was pushed out."""
 STEP_NS = 20 * MS
 """After this much asking it is time to look around again."""
-AHEAD = 3
+AHEAD = 5
 """A disk has room while so many requests are under way more than there are processes that wait."""
-LOOK_PART = 4
+LOOK_PART = 10
 """At most one part in so many of the time goes into looking: there may be thousands to look at."""
 OPEN_MAX = 64
 """So many processes are helped at the same time."""
