@@ -391,7 +391,7 @@ def test_looking_takes_a_part_of_the_time_only(bench, monkeypatch):
         return look(now_ns)
 
     monkeypatch.setattr(errand, "_look", slow)
-    for _ in range(40):
+    for _ in range(12 * LOOK_PART):
         bench.now_ns += LOOK_NS // 4
         errand.step()
 
