@@ -52,7 +52,7 @@ TIMES_MAX = 2
 """A process is helped so often: what it waits for after that is not what was pushed out."""
 STEP_NS = 20 * MS
 """After this much asking it is time to look around again."""
-AHEAD = 5
+AHEAD = 32
 """A disk has room while so many requests are under way more than there are processes that wait."""
 LOOK_PART = 10
 """At most one part in so many of the time goes into looking: there may be thousands to look at."""
