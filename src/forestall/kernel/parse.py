@@ -146,11 +146,9 @@ def parse_refaults(raw: bytes) -> int | None:
     5.9 anonymous pages and those of files apart, before those of files alone.
     """
     text = b"\n" + raw
-    file_refaults = _try_counter(text, b"workingset_refault_file", "memory.stat")
-    if file_refaults is None:
-        return _try_counter(text, b"workingset_refault", "memory.stat")
+    file_refaults = _file_refaults(text, "memory.stat")
     anon_refaults = _try_counter(text, b"workingset_refault_anon", "memory.stat")
-    return file_refaults + (anon_refaults or 0)
+    return None if file_refaults is None else file_refaults + (anon_refaults or 0)
 
 
 def parse_vmstat(raw: bytes) -> Activity:
@@ -164,15 +162,12 @@ def parse_vmstat(raw: bytes) -> Activity:
     Raises: KernelFormatError.
     """
     text = b"\n" + raw
-    file_refaults = _try_counter(text, b"workingset_refault_file")
-    if file_refaults is None:
-        file_refaults = _try_counter(text, b"workingset_refault")
     return Activity(
         oom_kill=_try_counter(text, b"oom_kill"),
         swap_in_pages=_counter(text, b"pswpin"),
         swap_out_pages=_counter(text, b"pswpout"),
         refault_anon_pages=_try_counter(text, b"workingset_refault_anon"),
-        refault_file_pages=file_refaults,
+        refault_file_pages=_file_refaults(text, "vmstat"),
         major_faults=_counter(text, b"pgmajfault"),
         scan_direct_pages=_try_counter(text, b"pgscan_direct"),
     )
@@ -334,6 +329,11 @@ def _try_counter(text: bytes, name: bytes, file: str = "vmstat") -> int | None:
     if end < 0:
         reject(file, f"{name.decode()} is cut short", text[start:])
     return number(file, name.decode(), text[start:end])
+
+
+def _file_refaults(text: bytes, file: str) -> int | None:
+    found = _try_counter(text, b"workingset_refault_file", file)
+    return _try_counter(text, b"workingset_refault", file) if found is None else found
 
 
 def _kstat(text: bytes, name: bytes) -> int:
