@@ -6,8 +6,8 @@ second. Told of a whole range at once, the kernel sorts and merges the reads.
 
 Rule: only for those that are seen to wait, the smallest first; never into the
 second half of what memory was free; over as soon as nobody waits. It is a hint
-to the kernel and changes nothing but when pages come. A disk is asked for little at a
-time: whoever waits for a page that nobody thought of stands behind all that was asked for.
+to the kernel and changes nothing but when pages come. A disk is not asked for all
+at once: whoever waits for a page that nobody thought of stands behind all that was asked for.
 
 Source: mm/madvise.c madvise_willneed.
 """
